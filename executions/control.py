@@ -1,0 +1,77 @@
+"""Cancel, done, assign, suspend: what people do to an execution, through HTTP or kubectl.
+
+Stopping the worker itself is the reconciler's work (``plan``); here only the wish is recorded.
+"""
+
+from __future__ import annotations
+
+from executions.answer import Decision, Reply, changed, unchanged
+from executions.lifecycle import ended
+from executions.record import Cancellation, Execution, Schedule, Status
+
+REASON_LIMIT = 1024
+
+
+def cancel(execution: Execution | None, task_id: str, *, reason: str, requested_by: str, now_ms: int) -> Decision:
+    """Stop the live worker, drop a retry that has not begun.
+
+    An attempt without a launch intent ends at once; one with a worker ends when the worker is gone.
+    """
+    if execution is None:
+        return unchanged(None, Reply.NOT_FOUND, task_id)
+    following = _without_waiting_retry(execution, "issue_cancelled")
+    latest = following.latest
+    reason = reason[:REASON_LIMIT]
+    if not latest.status.is_finished and following.state.cancellation is None:
+        following = following.with_state(
+            cancellation=Cancellation(
+                attempt=latest.number, reason=reason, requested_by=requested_by, requested_at=now_ms
+            )
+        )
+        if not latest.is_live:
+            following = ended(following, latest.number, Status.CANCELLED, now_ms=now_ms, message=reason)
+    if following is execution:
+        return unchanged(execution, Reply.NOTHING_TO_DO, task_id)
+    return changed(following, Reply.ACCEPTED)
+
+
+def mark_done(execution: Execution | None, task_id: str) -> Decision:
+    """Drop a scheduled retry; leave a live worker alone."""
+    if execution is None:
+        return unchanged(None, Reply.NOT_FOUND, task_id)
+    following = _without_schedule(execution, "issue_done")
+    if following is execution:
+        return unchanged(execution, Reply.NOTHING_TO_DO, task_id)
+    return changed(following, Reply.ACCEPTED)
+
+
+def assign(execution: Execution | None, task_id: str, *, assignee: str | None) -> Decision:
+    """Name who the work is for. A schedule of somebody else's is dropped; the caller then submits for the new one."""
+    if execution is None:
+        return unchanged(None, Reply.NOT_FOUND, task_id)
+    if execution.state.assignee == assignee:
+        return unchanged(execution, Reply.NOTHING_TO_DO, task_id)
+    following = _without_schedule(execution, "issue_reassigned").with_state(assignee=assignee)
+    return changed(following, Reply.ACCEPTED)
+
+
+def suspend(execution: Execution, *, suspended: bool) -> Execution:
+    """Hold or release new launches; a live worker runs on."""
+    if execution.state.suspended == suspended:
+        return execution
+    return execution.with_state(suspended=suspended)
+
+
+def _without_waiting_retry(execution: Execution, reason: str) -> Execution:
+    mark = execution.state.retry
+    if mark is not None and execution.latest.number < mark.attempt:
+        execution = execution.with_state(retry=None)
+    return _without_schedule(execution, reason)
+
+
+def _without_schedule(execution: Execution, reason: str) -> Execution:
+    schedule: Schedule | None = execution.state.schedule
+    if schedule is None or schedule.outcome is not None:
+        return execution
+    dropped = schedule.model_copy(update={"outcome": "dropped", "reason": reason})
+    return execution.with_state(schedule=dropped)

@@ -1,0 +1,51 @@
+"""Errors that cross module borders. Each message is one line that says what is wrong and what to do."""
+
+from __future__ import annotations
+
+
+class AlakaiError(Exception):
+    """Any error of ours; its text is fit to be shown to a user and holds no secret."""
+
+
+class InvalidSettings(AlakaiError):
+    """A missing or contradictory setting; the text names the variable and the remedy."""
+
+
+class InvalidTask(AlakaiError):
+    """A task message or task id that breaks section "Task message" of the contract; never echoes the input."""
+
+
+class InvalidOutcome(AlakaiError):
+    """A worker's callback body that says nothing usable; never echoes the input."""
+
+
+class StoreUnavailable(AlakaiError):
+    """Redis does not answer, refuses, or is not the one we know. Nothing is known about the command's effect."""
+
+
+class TooMuchContention(AlakaiError):
+    """One execution was changed by others so often in a row that a change could not be committed; safe to repeat."""
+
+
+class QueueUnavailable(AlakaiError):
+    """The queue refused or was not reached; nothing was sent."""
+
+
+class QueueUnclear(AlakaiError):
+    """The queue's answer was lost: the message may or may not have been sent."""
+
+
+class LaunchUnclear(AlakaiError):
+    """The launcher's answer was lost or throttled: the same intent must be replayed, never another one."""
+
+
+class LaunchRefused(AlakaiError):
+    """The launcher provably did not start a worker. ``code`` is the stable error code to record.
+
+    ``permanent`` refusals (bad configuration, access denied) end the attempt; others are tried again.
+    """
+
+    def __init__(self, message: str, *, code: str, permanent: bool) -> None:
+        super().__init__(message)
+        self.code = code
+        self.permanent = permanent

@@ -1,0 +1,103 @@
+"""From what a launcher saw of a worker to a verdict on it.
+
+Errors of a launcher's API are not observations and never reach this module: only a positive look counts. A worker
+that looks gone is suspected first and judged only after the grace period and a second look, because its callback may
+still be on the way and because some APIs do not know a worker yet that they just started.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from executions.policy import Policy
+from executions.record import Attempt, Evidence, Suspicion
+
+_LOOKS_NEEDED = 2
+_EVIDENCE_KEPT = 8
+
+
+class WorkerState(StrEnum):
+    """What one look at a worker showed."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    MISSING = "missing"
+    """The launcher answered and does not know the worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One successful look at one worker."""
+
+    worker_id: str
+    state: WorkerState
+    source: str
+    """Where it was seen, for example ``ecs:DescribeTasks``."""
+    detail: str
+    """What was seen, in words for a person; no secrets."""
+    exit_code: int | None = None
+    never_started: bool = False
+    """The launcher proves that the worker's program never ran."""
+
+
+class Fate(StrEnum):
+    """What to do about an attempt after a look."""
+
+    ALIVE = "alive"
+    SUSPECTED = "suspected"
+    STOP = "stop"
+    """Alive past a deadline: stop it; it is judged once it is gone."""
+    NEVER_STARTED = "never_started"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The judgement on a live attempt. ``code`` and ``message`` are set when it is over."""
+
+    fate: Fate
+    suspicion: Suspicion | None = None
+    code: str | None = None
+    message: str | None = None
+    evidence: tuple[Evidence, ...] = ()
+
+
+def judge(attempt: Attempt, observation: Observation, *, now_ms: int, policy: Policy) -> Verdict:
+    """Judge one look at the worker of a live attempt."""
+    seen = Evidence(source=observation.source, observed_at=now_ms, detail=observation.detail)
+    if observation.state in (WorkerState.STARTING, WorkerState.RUNNING):
+        return _judge_present(attempt, observation, seen, now_ms, policy)
+    past = attempt.suspicion
+    evidence = [*(past.evidence if past else []), seen][-_EVIDENCE_KEPT:]
+    suspicion = Suspicion(since=past.since if past else now_ms, looks=past.looks + 1 if past else 1, evidence=evidence)
+    overdue = _deadline_code(attempt, now_ms, policy)
+    if observation.never_started or overdue == "START_TIMEOUT":
+        code = overdue or "WORKER_NEVER_STARTED"
+        message = f"the worker never started: {observation.detail}"
+        return Verdict(Fate.NEVER_STARTED, suspicion, code, message, tuple(evidence))
+    if suspicion.looks < _LOOKS_NEEDED or now_ms - suspicion.since < policy.lost_worker_grace_ms:
+        return Verdict(Fate.SUSPECTED, suspicion)
+    if overdue == "ATTEMPT_TIMEOUT":
+        return Verdict(Fate.LOST, suspicion, overdue, "the attempt ran too long", tuple(evidence))
+    grace = policy.lost_worker_grace_ms / 1000
+    message = f"the worker is gone without a callback for {grace:g} s: {observation.detail}"
+    return Verdict(Fate.LOST, suspicion, "WORKER_LOST", message, tuple(evidence))
+
+
+def _judge_present(attempt: Attempt, observation: Observation, seen: Evidence, now_ms: int, policy: Policy) -> Verdict:
+    overdue = _deadline_code(attempt, now_ms, policy)
+    if overdue == "ATTEMPT_TIMEOUT" or (overdue and observation.state is WorkerState.STARTING):
+        return Verdict(Fate.STOP, None, overdue, f"{overdue}: {observation.detail}", (seen,))
+    return Verdict(Fate.ALIVE)
+
+
+def _deadline_code(attempt: Attempt, now_ms: int, policy: Policy) -> str | None:
+    launch = attempt.launch
+    began_ms, limit_ms = attempt.started_at, policy.attempt_timeout_ms
+    if limit_ms is not None and began_ms is not None and now_ms - began_ms >= limit_ms:
+        return "ATTEMPT_TIMEOUT"
+    if launch is not None and launch.claim_id is None and now_ms >= launch.start_by:
+        return "START_TIMEOUT"
+    return None

@@ -1,0 +1,74 @@
+"""The change feed: one entry per change that somebody outside can see.
+
+The mirror, tracking, events and notifications are all derived from it; entries can be read late and more than once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from executions.record import Execution
+
+
+class Transition(StrEnum):
+    """What happened. The middle ones are the statuses of an attempt."""
+
+    CLAIMED = "claimed"
+    PENDING = "pending"
+    """Launched before, waiting for its next launch."""
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    UPDATED = "updated"
+    """Nothing of the attempt's status: evidence, assignee, suspension, schedule."""
+    FORGOTTEN = "forgotten"
+    """The record was removed by hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedEntry:
+    """One change of one execution. ``sequence`` orders the entries of an incarnation."""
+
+    task_id: str
+    incarnation: str
+    sequence: int
+    attempt: int
+    transition: Transition
+    occurred_ms: int
+
+
+def entry_between(before: Execution | None, after: Execution, now_ms: int) -> FeedEntry | None:
+    """The entry that a commit writes, or None for bookkeeping that nobody outside sees."""
+    transition = _transition(before, after)
+    if transition is None:
+        return None
+    state = after.state
+    return FeedEntry(after.task_id, state.incarnation, state.sequence, after.latest.number, transition, now_ms)
+
+
+def _transition(before: Execution | None, after: Execution) -> Transition | None:
+    latest = after.latest
+    if before is None or before.state.incarnation != after.state.incarnation:
+        return Transition.CLAIMED if latest.status == "pending" else Transition(latest.status)
+    if latest.number > before.latest.number:
+        return Transition.CLAIMED
+    if latest.status is not before.latest.status:
+        return Transition(latest.status)
+    return Transition.UPDATED if _visible(before) != _visible(after) else None
+
+
+def _visible(execution: Execution) -> object:
+    state = execution.state
+    attempts = [
+        (item.number, item.status, item.worker_id, item.evidence, item.late_results) for item in execution.attempts
+    ]
+    return (
+        attempts,
+        state.suspended,
+        state.assignee,
+        state.schedule,
+        state.cancellation,
+        state.resource.absent_attempt,
+    )

@@ -1,0 +1,46 @@
+"""Which lists an execution stands in: a pure function of the execution, stored again with every commit.
+
+Because membership is derived and written in the same transaction as the record, a list can never leak an entry.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from executions.record import Execution, Status
+
+
+class Index(StrEnum):
+    """Sorted lists of task ids; the score is a time in milliseconds."""
+
+    WAITING = "waiting"
+    """Pending without a launch intent, by the time of the claim: the order in which attempts start."""
+    LIVE = "live"
+    """A worker may exist, by the time of the claim: what the sweep looks at, and who holds the slots."""
+    DUE = "due"
+    """Something must be done at the score's time: a launch after its back-off, a retry to enqueue again."""
+    FINISHED = "finished"
+    """The latest attempt is finished, by its finish time: what the resource TTL goes by."""
+
+
+def index_scores(execution: Execution) -> dict[Index, int | None]:
+    """The score in every index; None means that the execution does not stand in it."""
+    latest = execution.latest
+    began_ms = latest.claimed_at or latest.started_at or 0
+    waiting = latest.status is Status.PENDING and latest.launch is None
+    return {
+        Index.WAITING: began_ms if waiting else None,
+        Index.LIVE: began_ms if latest.is_live else None,
+        Index.DUE: _due_ms(execution),
+        Index.FINISHED: (latest.finished_at or 0) if latest.status.is_finished else None,
+    }
+
+
+def _due_ms(execution: Execution) -> int | None:
+    latest = execution.latest
+    mark = execution.state.retry
+    times = [
+        latest.launch_not_before if latest.status is Status.PENDING else None,
+        mark.resend_at if mark is not None and latest.number < mark.attempt else None,
+    ]
+    return min((time for time in times if time is not None), default=None)

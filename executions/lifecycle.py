@@ -1,0 +1,220 @@
+"""One attempt's life from its launch intent to its end. Submitting is in ``submission``, retrying in ``retry``.
+
+      claim            intent + launch           outcome | cancelled | lost
+    ────────► pending ───────────────► running ───────────────────────────► succeeded | failed | cancelled
+                 ▲                        │
+                 └────────────────────────┘  worker never started: launched again within the attempt
+
+Every function takes the execution that was read and returns the one to commit; a stale caller's wish (another
+attempt, another launch try) changes nothing. Who commits is ``operations``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from executions.answer import Decision, Reply, changed, unchanged
+from executions.outcome import MESSAGE_LIMIT, Outcome
+from executions.policy import Policy
+from executions.record import (
+    Attempt,
+    Evidence,
+    Execution,
+    LateResult,
+    Launch,
+    Result,
+    Status,
+    Suspicion,
+)
+
+_LATE_RESULTS_KEPT = 5
+
+
+def intend_launch(
+    execution: Execution, attempt: int, *, token: str, request: dict[str, Any], now_ms: int, policy: Policy
+) -> Execution:
+    """Write down a launch before it is tried. The start deadline runs from here, so that a crash cannot stop it."""
+    latest = execution.latest
+    if latest.number != attempt or latest.status is not Status.PENDING or latest.launch is not None:
+        return execution
+    launch = Launch(
+        launch_try=latest.launch_tries + 1,
+        token=token,
+        request=request,
+        intent_at=now_ms,
+        start_by=now_ms + policy.start_timeout_ms,
+    )
+    return execution.with_latest(launch=launch, launch_tries=launch.launch_try, launch_not_before=None)
+
+
+def launched(execution: Execution, attempt: int, launch_try: int, *, worker_id: str, now_ms: int) -> Execution:
+    """The launcher answered with a worker. Also after the attempt ended (a fast worker): then only the id is noted."""
+    target = execution.attempt(attempt)
+    if target is None or target.launch is None or target.launch.launch_try != launch_try or target.worker_id:
+        return execution
+    update: dict[str, Any] = {"worker_id": worker_id}
+    if target.status is Status.PENDING:
+        update |= {"status": Status.RUNNING, "started_at": now_ms}
+    return execution.with_attempt(target.model_copy(update=update))
+
+
+def launch_failed(
+    execution: Execution,
+    attempt: int,
+    launch_try: int,
+    *,
+    code: str,
+    message: str,
+    permanent: bool,
+    now_ms: int,
+    policy: Policy,
+    evidence: Sequence[Evidence] = (),
+) -> Execution:
+    """A launch that provably has no worker (any more): the next try after a back-off, or the attempt's end.
+
+    Spends no retry budget while launch tries are left, because the task itself was never at fault.
+    """
+    latest = execution.latest
+    if latest.number != attempt or not latest.is_live or latest.launch is None:
+        return execution
+    if latest.launch.launch_try != launch_try:
+        return execution
+    kept = [*latest.evidence, *evidence][-16:]
+    if permanent or latest.launch_tries >= policy.max_launch_tries:
+        return ended(execution, attempt, Status.FAILED, now_ms=now_ms, code=code, message=message, evidence=evidence)
+    return execution.with_latest(
+        status=Status.PENDING,
+        launch=None,
+        worker_id=None,
+        started_at=None,
+        suspicion=None,
+        launch_not_before=now_ms + policy.launch_wait_ms(latest.launch_tries),
+        evidence=kept,
+    )
+
+
+def claim_launch(
+    execution: Execution | None, task_id: str, *, attempt: int, launch_try: int, claim_id: str, now_ms: int
+) -> Decision:
+    """``POST /task-claim``: the first worker instance of a launch may work, every other one must not."""
+    if execution is None:
+        return unchanged(None, Reply.NOT_FOUND, task_id)
+    latest = execution.latest
+    launch = latest.launch
+    if (
+        latest.number != attempt
+        or not latest.is_live
+        or launch is None
+        or launch.launch_try != launch_try
+        or execution.state.cancellation is not None
+        or (launch.claim_id is not None and launch.claim_id != claim_id)
+    ):
+        return unchanged(execution, Reply.REFUSED, task_id)
+    if launch.claim_id == claim_id:
+        return unchanged(execution, Reply.GRANTED, task_id)
+    claimed = launch.model_copy(update={"claim_id": claim_id, "claimed_at": now_ms})
+    return changed(execution.with_latest(launch=claimed), Reply.GRANTED)
+
+
+def record_outcome(
+    execution: Execution | None, outcome: Outcome, *, received_ms: int, now_ms: int, was_kept: bool = False
+) -> Decision:
+    """``POST /task-complete``: the first outcome of the live attempt decides it, every other one changes nothing.
+
+    ``was_kept`` marks an outcome that waited on the outcomes queue: without an attempt number it resolves only an
+    attempt that began before it was received, because a later attempt cannot have sent it.
+    """
+    if execution is None:
+        return unchanged(None, Reply.NOT_FOUND, outcome.task_id)
+    latest = execution.latest
+    if outcome.attempt is not None and outcome.attempt != latest.number:
+        return _late(execution, outcome.attempt, outcome, received_ms, Reply.SUPERSEDED)
+    if latest.status.is_finished:
+        return _late(execution, latest.number, outcome, received_ms, Reply.ALREADY_FINISHED)
+    if not latest.is_live:
+        return unchanged(execution, Reply.SUPERSEDED, execution.task_id)
+    launch = latest.launch
+    if outcome.launch_try is not None and launch is not None and outcome.launch_try != launch.launch_try:
+        return unchanged(execution, Reply.SUPERSEDED, execution.task_id)
+    began_ms = latest.claimed_at if latest.claimed_at is not None else latest.started_at
+    if was_kept and outcome.attempt is None and began_ms is not None and began_ms > received_ms:
+        return unchanged(execution, Reply.SUPERSEDED, execution.task_id)
+    return changed(_decided(execution, outcome, received_ms, now_ms), Reply.RECORDED)
+
+
+def suspect(execution: Execution, attempt: int, *, suspicion: Suspicion | None) -> Execution:
+    """Remember that a worker looked gone, or that it was seen alive after all (None)."""
+    latest = execution.latest
+    if latest.number != attempt or not latest.is_live or latest.suspicion == suspicion:
+        return execution
+    return execution.with_latest(suspicion=suspicion)
+
+
+def ended(
+    execution: Execution,
+    attempt: int,
+    status: Status,
+    *,
+    now_ms: int,
+    code: str | None = None,
+    message: str | None = None,
+    evidence: Sequence[Evidence] = (),
+) -> Execution:
+    """End the live or waiting attempt for a reason of ours. A finished attempt, or another one, stays as it is."""
+    latest = execution.latest
+    if latest.number != attempt or latest.status.is_finished:
+        return execution
+    return execution.with_latest(
+        status=status,
+        finished_at=now_ms,
+        error_code=code,
+        error_message=message[:MESSAGE_LIMIT] if message else None,
+        suspicion=None,
+        evidence=[*latest.evidence, *evidence][-16:],
+    )
+
+
+def _decided(execution: Execution, outcome: Outcome, received_ms: int, now_ms: int) -> Execution:
+    latest = execution.latest
+    cancellation = execution.state.cancellation
+    cancelled = cancellation is not None and cancellation.attempt == latest.number and not outcome.succeeded
+    status = Status.SUCCEEDED if outcome.succeeded else Status.CANCELLED if cancelled else Status.FAILED
+    return execution.with_latest(
+        status=status,
+        finished_at=now_ms,
+        started_at=latest.started_at if latest.started_at is not None else now_ms,
+        error_message=cancellation.reason if cancelled and cancellation else outcome.error_message,
+        error_code=None if cancelled else outcome.error_code,
+        suspicion=None,
+        result=Result(
+            pull_request_url=outcome.pull_request_url,
+            error_family=outcome.error_family,
+            retry_not_before=outcome.retry_not_before,
+            agent=outcome.agent,
+            received_at=received_ms,
+        ),
+    )
+
+
+def _late(execution: Execution, attempt: int, outcome: Outcome, received_ms: int, reply: Reply) -> Decision:
+    target = execution.attempt(attempt)
+    if target is None or not _adds_evidence(target, outcome):
+        return unchanged(execution, reply, execution.task_id)
+    late = LateResult(
+        succeeded=outcome.succeeded,
+        received_at=received_ms,
+        message=outcome.error_message,
+        pull_request_url=outcome.pull_request_url,
+    )
+    kept = [*target.late_results, late][:_LATE_RESULTS_KEPT]
+    return changed(execution.with_attempt(target.model_copy(update={"late_results": kept})), reply)
+
+
+def _adds_evidence(attempt: Attempt, outcome: Outcome) -> bool:
+    """Only a worker that we judged ourselves (lost, timed out) says something new when it reports after all."""
+    judged_by_us = attempt.status.is_finished and (attempt.result is None or attempt.result.received_at is None)
+    repeated = any(
+        item.succeeded == outcome.succeeded and item.message == outcome.error_message for item in attempt.late_results
+    )
+    return judged_by_us and not repeated and len(attempt.late_results) < _LATE_RESULTS_KEPT

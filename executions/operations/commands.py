@@ -1,0 +1,167 @@
+"""The commands on executions, the same for every door: queue, HTTP and kubectl.
+
+Each reads, decides with the pure rules and commits. Never launches anything: that is the reconciler's work, woken by
+the change feed.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from executions import control, lifecycle, retry, submission
+from executions.answer import Answer, Decision, Reply
+from executions.errors import QueueUnavailable, QueueUnclear
+from executions.operations.transact import alter, transact
+from executions.outcome import Outcome
+from executions.policy import Policy
+from executions.ports import Operation, Queue, Snapshot, Store
+from executions.record import Execution
+from executions.task import Task
+
+
+def new_incarnation() -> str:
+    return secrets.token_hex(8)
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """The commands, bound to a store and the queue that retries are sent to."""
+
+    store: Store
+    queue: Queue
+    policy: Policy
+    launcher: str
+    """Name of the launcher that newly claimed attempts are meant for."""
+    make_incarnation: Callable[[], str] = field(default=new_incarnation)
+
+    async def dispatch(self, task: Task, *, message_id: str) -> Answer:
+        """What a queue message does (contract: task message). ``message_id`` makes every redelivery a no-op."""
+        return await self._change(
+            task.task_id,
+            lambda seen: submission.dispatch(
+                seen.execution,
+                task,
+                now_ms=seen.now_ms,
+                policy=self.policy,
+                launcher=self.launcher,
+                incarnation=self.make_incarnation(),
+            ),
+            Operation(f"message:{message_id}"),
+        )
+
+    async def submit(self, task: Task, *, operation: Operation) -> Answer:
+        """Status-aware submit on behalf of a resource that a user made."""
+        return await self._change(
+            task.task_id,
+            lambda seen: submission.submit(
+                seen.execution,
+                task,
+                now_ms=seen.now_ms,
+                policy=self.policy,
+                launcher=self.launcher,
+                incarnation=self.make_incarnation(),
+            ),
+            operation,
+        )
+
+    async def retry(self, task_id: str, *, requested_by: str, dry_run: bool = False) -> Answer:
+        """Ask for a retry: marked in the store, then enqueued. Raises QueueUnavailable when it was not enqueued.
+
+        An unclear send counts as done: the mark stays, and an unclaimed mark is enqueued again.
+        """
+
+        def decide(seen: Snapshot) -> Decision:
+            return retry.request_retry(
+                seen.execution, task_id, requested_by=requested_by, now_ms=seen.now_ms, policy=self.policy
+            )
+
+        if dry_run:
+            return decide(await self.store.read(task_id)).answer
+        answer = await self._change(task_id, decide)
+        if answer.reply is Reply.QUEUED and answer.detail == "send" and answer.attempt is not None:
+            await self._send_retry(task_id, answer.attempt)
+        return answer
+
+    async def cancel(self, task_id: str, *, reason: str, requested_by: str) -> Answer:
+        return await self._change(
+            task_id,
+            lambda seen: control.cancel(
+                seen.execution, task_id, reason=reason, requested_by=requested_by, now_ms=seen.now_ms
+            ),
+        )
+
+    async def mark_done(self, task_id: str) -> Answer:
+        return await self._change(task_id, lambda seen: control.mark_done(seen.execution, task_id))
+
+    async def assign(self, task_id: str, *, assignee: str | None) -> Answer:
+        return await self._change(task_id, lambda seen: control.assign(seen.execution, task_id, assignee=assignee))
+
+    async def claim(self, task_id: str, *, attempt: int, launch_try: int, claim_id: str) -> Answer:
+        """A worker's ``POST /task-claim``."""
+        return await self._change(
+            task_id,
+            lambda seen: lifecycle.claim_launch(
+                seen.execution,
+                task_id,
+                attempt=attempt,
+                launch_try=launch_try,
+                claim_id=claim_id,
+                now_ms=seen.now_ms,
+            ),
+        )
+
+    async def complete(
+        self, outcome: Outcome, *, received_ms: int | None = None, operation: Operation | None = None
+    ) -> Answer:
+        """A worker's outcome; ``received_ms`` is set for one that waited on the outcomes queue."""
+        return await self._change(
+            outcome.task_id,
+            lambda seen: lifecycle.record_outcome(
+                seen.execution,
+                outcome,
+                received_ms=seen.now_ms if received_ms is None else received_ms,
+                now_ms=seen.now_ms,
+                was_kept=received_ms is not None,
+            ),
+            operation,
+        )
+
+    async def resend_retry(self, task_id: str) -> None:
+        """Enqueue a marked retry again that is past its time. Raises QueueUnavailable, QueueUnclear."""
+
+        def resent(found: Execution, now_ms: int) -> Execution:
+            if not retry.retry_is_due(found, now_ms):
+                return found
+            return retry.retry_resent(found, now_ms=now_ms, policy=self.policy)
+
+        # The next time is committed before the send: two controllers never send for the same moment.
+        if (await alter(self.store, task_id, resent)).reply is Reply.ACCEPTED:
+            execution = (await self.store.read(task_id)).execution
+            message = retry.retry_message(execution) if execution else None
+            if message is not None:
+                await self.queue.send(message)
+
+    async def _send_retry(self, task_id: str, attempt: int) -> None:
+        execution = (await self.store.read(task_id)).execution
+        message = retry.retry_message(execution) if execution else None
+        if message is None or message["attempt"] != attempt:
+            return
+        try:
+            await self.queue.send(message)
+        except QueueUnclear:
+            return
+        except QueueUnavailable:
+            if await self._withdraw(task_id, attempt):
+                raise
+
+    async def _withdraw(self, task_id: str, attempt: int) -> bool:
+        """Take the mark back; False when another click already relies on it, so that the retry will happen."""
+        answer = await alter(self.store, task_id, lambda found, _: retry.withdraw_retry(found, attempt))
+        return answer.reply is Reply.ACCEPTED
+
+    async def _change(
+        self, task_id: str, decide: Callable[[Snapshot], Decision], operation: Operation | None = None
+    ) -> Answer:
+        return await transact(self.store, task_id, decide, operation=operation)

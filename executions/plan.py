@@ -1,0 +1,66 @@
+"""What must be done next for an execution: one pure look at the record, a tuple of actions.
+
+The reconciler runs them one by one; each is safe to run again after a crash. Ends of workers are judged in
+``evidence`` from the sweep's looks, not here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from executions.record import Execution, Launch, Status
+from executions.retry import retry_is_due
+
+
+@dataclass(frozen=True, slots=True)
+class IntendLaunch:
+    """Write down the next launch of the waiting attempt."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchWorker:
+    """Send, or send again, the launch that is written down."""
+
+    attempt: int
+    launch: Launch
+
+
+@dataclass(frozen=True, slots=True)
+class StopWorker:
+    """Stop the live worker because somebody asked for it; the attempt is cancelled once it is gone."""
+
+    attempt: int
+    worker_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResendRetry:
+    """Enqueue a marked retry again that nobody claimed in time."""
+
+    attempt: int
+
+
+Action = IntendLaunch | LaunchWorker | StopWorker | ResendRetry
+
+
+def plan(execution: Execution, *, now_ms: int) -> tuple[Action, ...]:
+    """The actions that the record calls for now; an empty tuple when there is nothing to do."""
+    latest = execution.latest
+    if retry_is_due(execution, now_ms):
+        return (ResendRetry(latest.number + 1),)
+    if latest.status is Status.PENDING and latest.launch is None:
+        held = execution.state.suspended or (latest.launch_not_before or 0) > now_ms
+        return () if held else (IntendLaunch(latest.number),)
+    if not latest.is_live:
+        return ()
+    # A launch without an answer is sent again even when the attempt is to be cancelled: only the answer
+    # tells which worker to stop, and a cancelled launch is refused at its claim.
+    if latest.worker_id is None and latest.launch is not None:
+        return (LaunchWorker(latest.number, latest.launch),)
+    cancellation = execution.state.cancellation
+    if cancellation is not None and cancellation.attempt == latest.number and latest.worker_id is not None:
+        return (StopWorker(latest.number, latest.worker_id, cancellation.reason),)
+    return ()

@@ -1,0 +1,247 @@
+"""What the domain needs from the outside, as protocols. Each has one contract suite that runs on the fake and the real.
+
+Implementations are in ``executions.adapters``; the fakes of unit tests are in ``tests/support``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from executions.answer import Answer
+from executions.evidence import Observation
+from executions.feed import FeedEntry
+from executions.index import Index
+from executions.record import Execution
+
+MESSAGE_MEMORY_SECONDS = 15 * 24 * 3600
+"""How long an SQS MessageId is remembered: longer than the longest queue retention (14 days)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An execution as read at one moment, with what a commit must find unchanged.
+
+    ``version`` counts commits of ours, ``digest`` is the SHA-1 of the record's content: so a change made by hand is
+    noticed too. ``execution`` is None when there is no record; ``version`` > 0 then means that it was removed by hand.
+    """
+
+    task_id: str
+    execution: Execution | None
+    version: int
+    digest: str
+    now_ms: int
+    """The store's clock at the time of the read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """Something that must have its effect once. ``key`` identifies it for ``ttl_seconds`` (None: until deleted)."""
+
+    key: str
+    ttl_seconds: int | None = MESSAGE_MEMORY_SECONDS
+
+
+class Committed(StrEnum):
+    """The outcome of a commit."""
+
+    WRITTEN = "written"
+    REPEATED = "repeated"
+    """This operation was committed before; nothing was written now."""
+    CONFLICT = "conflict"
+    """Somebody else changed the execution: read again and decide anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitResult:
+    """``answer`` is the one remembered with the operation when it is a repeat."""
+
+    committed: Committed
+    answer: Answer | None = None
+
+
+class Store(Protocol):
+    """The durable truth. Every method raises StoreUnavailable when the store cannot be asked or is not trusted."""
+
+    async def read(self, task_id: str) -> Snapshot:
+        """Raises RecordUnreadable too."""
+        ...
+
+    async def read_many(self, task_ids: Sequence[str]) -> list[Snapshot]:
+        """In the order asked for; records that cannot be read are left out and logged."""
+        ...
+
+    async def commit(
+        self,
+        snapshot: Snapshot,
+        execution: Execution | None,
+        answer: Answer,
+        *,
+        operation: Operation | None = None,
+    ) -> CommitResult:
+        """Write ``execution`` in place of what ``snapshot`` read, all or nothing.
+
+        The record's changed attempts, the state (sequence and version raised by one), the index entries, the feed
+        entry and the operation's memory are written at once. None with an operation only remembers the operation;
+        None without one forgets what is left of a record that was removed by hand.
+        """
+        ...
+
+    async def remembered(self, operation: Operation) -> Answer | None: ...
+
+    async def forget_operation(self, key: str) -> None: ...
+
+    async def members(self, index: Index, *, up_to_ms: int | None = None, limit: int = 1000) -> list[str]:
+        """Task ids of an index, lowest score first."""
+        ...
+
+    async def count(self, index: Index) -> int: ...
+
+    def foreign_changes(self, *, batch: int = 200) -> AsyncIterator[str]:
+        """Ids of tasks whose record is not what we last committed: written, edited or removed by hand.
+
+        Bodies are compared where they lie (by digest) and do not travel.
+        """
+        ...
+
+    def task_ids(self, *, batch: int = 500) -> AsyncIterator[str]:
+        """Every task that has a record, in no order; an id may come twice."""
+        ...
+
+    async def now_ms(self) -> int:
+        """The one clock for deadlines."""
+        ...
+
+    async def ping(self) -> None: ...
+
+
+class Feed(Protocol):
+    """The change feed as one registered group of readers sees it."""
+
+    async def read(self, *, count: int = 500, block_ms: int = 1000) -> list[FeedEntry]:
+        """Wait for entries that this group has not been given yet; an empty list after ``block_ms``."""
+        ...
+
+    async def trim(self) -> int:
+        """Drop what every registered group has read; returns how many entries went."""
+        ...
+
+
+class Lease(Protocol):
+    """Who leads. Losing it costs efficiency only: commits stay correct with any number of leaders."""
+
+    async def hold(self) -> int | None:
+        """Take or prolong the lease. The fencing number while it is ours, None while somebody else holds it."""
+        ...
+
+    async def release(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One received queue message. ``receipt`` is needed to delete or release it."""
+
+    message_id: str
+    body: str
+    receipt: str = field(repr=False)
+    receive_count: int = 1
+    sent_ms: int | None = None
+
+
+class Queue(Protocol):
+    """One queue. Raises QueueUnavailable (nothing happened) or, on send only, QueueUnclear (may have happened)."""
+
+    async def receive(self, *, maximum: int = 10, wait_seconds: float = 20) -> list[Message]: ...
+
+    async def delete(self, messages: Sequence[Message]) -> list[Message]:
+        """Delete; returns those that the service says it did not delete."""
+        ...
+
+    async def release(self, messages: Sequence[Message]) -> None:
+        """Make messages visible again at once, so that another consumer gets them."""
+        ...
+
+    async def send(self, document: Mapping[str, Any]) -> str:
+        """Send one JSON document; returns its MessageId."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchOrder:
+    """What a launcher may base a launch on. It is the same for every replay of one launch."""
+
+    task_id: str
+    task_type: str
+    attempt: int
+    launch_try: int
+    trace_id: str
+    token: str
+    """Idempotency token: 64 hex digits, see ``names.launch_token``."""
+    task: Mapping[str, Any]
+    """The task message as received."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchIntent:
+    """A launch that is durably written down: the order and the request that the launcher froze for it."""
+
+    order: LaunchOrder
+    request: Mapping[str, Any]
+
+
+class Launcher(Protocol):
+    """Starts, looks at and stops workers. Found by name through the entry point group ``alakai.launchers``."""
+
+    name: str
+
+    def prepare(self, order: LaunchOrder) -> dict[str, Any]:
+        """Freeze the launcher-specific request (a JSON object) before the intent is written. Pure: no I/O.
+
+        Raises LaunchRefused for an order that can never be launched.
+        """
+        ...
+
+    async def launch(self, intent: LaunchIntent) -> str:
+        """Start the worker and return its id; a repeat of the same token returns the same worker.
+
+        Raises LaunchRefused when provably nothing was started, LaunchUnclear when it is unknown.
+        """
+        ...
+
+    async def observe(self, worker_ids: Sequence[str]) -> list[Observation]:
+        """Look at workers. An id that could not be looked at is left out; raises LaunchUnclear when none could."""
+        ...
+
+    async def stop(self, worker_id: str, reason: str) -> bool:
+        """Ask the worker to stop. True when it is provably gone already; repeated until then."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Payloads(Protocol):
+    """Task payloads by task, for workers that read them from Redis instead of claiming them."""
+
+    async def put(self, task_id: str, task: Mapping[str, Any]) -> None: ...
+
+
+class IdentityUnavailable(Exception):
+    """The identity provider's keys could not be fetched: the caller should try again (HTTP 503), not sign in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A verified person. ``subject`` is the stable key, ``email`` is verified."""
+
+    subject: str
+    email: str
+
+
+class IdentityVerifier(Protocol):
+    async def verify(self, token: str) -> Identity | None:
+        """The person behind an ID token, None for a bad token. Raises IdentityUnavailable."""
+        ...

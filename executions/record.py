@@ -1,0 +1,258 @@
+"""The durable shape of an execution: one JSON document per attempt, one per execution.
+
+The attempts are the public record (``HGETALL <prefix>:<taskId>``); ``State`` is what we remember beside it. Both keep
+fields they do not know, so that an older process never strips what a newer one wrote.
+How they change is in ``submission``, ``lifecycle``, ``retry`` and ``control``; how they are stored is
+``adapters/redis_store.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from executions.errors import AlakaiError
+from executions.moment import FOREIGN, Moment
+from executions.outcome import Agent
+
+
+class RecordUnreadable(AlakaiError):
+    """A stored document that we cannot read; it is left untouched. The text names task and field, not the content."""
+
+
+class Status(StrEnum):
+    """An attempt's status as the record shows it. The last three are terminal and never change."""
+
+    PENDING = "pending"
+    """Claimed; its worker is not known to be launched yet."""
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_finished(self) -> bool:
+        return self in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
+
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow", alias_generator=to_camel, populate_by_name=True)
+
+
+class Launch(_Stored):
+    """The durable intent of one launch, written before any call leaves. Replays use the very same token and request."""
+
+    launch_try: int = Field(alias="try", ge=1)
+    token: str
+    request: dict[str, Any] = Field(default_factory=dict)
+    intent_at: Moment
+    start_by: Moment
+    """When a worker that has not started by then counts as never started."""
+    claim_id: str | None = None
+    """The worker instance that won ``POST /task-claim``; only it may work."""
+    claimed_at: Moment | None = None
+
+
+class Evidence(_Stored):
+    """One observation that speaks for or against a worker: where from, when, what was seen."""
+
+    source: str
+    observed_at: Moment
+    detail: str
+
+
+class Suspicion(_Stored):
+    """A worker that looked gone and has not yet been judged."""
+
+    since: Moment
+    looks: int = 1
+    evidence: list[Evidence] = Field(default_factory=list)
+
+
+class Result(_Stored):
+    """What a worker reported with its outcome."""
+
+    pull_request_url: str | None = None
+    error_family: str | None = None
+    retry_not_before: str | int | float | None = None
+    agent: Agent | None = None
+    received_at: Moment | None = None
+
+
+class LateResult(_Stored):
+    """An outcome that arrived when its attempt was already decided; kept as evidence, changes nothing."""
+
+    succeeded: bool
+    received_at: Moment
+    message: str | None = None
+    pull_request_url: str | None = None
+
+
+class Attempt(_Stored):
+    """One attempt, the value of one field of the record's hash."""
+
+    task_id: str
+    task_type: str = "unknown"
+    number: int = Field(alias="attempt", ge=1)
+    status: Status
+    task_snapshot: dict[str, Any] | None = None
+    trace_id: str | None = None
+    launcher: str | None = None
+    worker_id: str | None = Field(default=None, alias="taskArn")
+    run: int = 1
+    claimed_at: Moment | None = None
+    started_at: Moment | None = None
+    finished_at: Moment | None = None
+    error_message: str | None = None
+    error_code: str | None = Field(default=None, alias="error_code")
+    incarnation: str | None = None
+    launch: Launch | None = None
+    launch_tries: int = 0
+    launch_not_before: Moment | None = None
+    suspicion: Suspicion | None = None
+    evidence: list[Evidence] = Field(default_factory=list)
+    result: Result | None = None
+    late_results: list[LateResult] = Field(default_factory=list)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a worker may exist: running, or pending with a durable launch intent."""
+        return self.status is Status.RUNNING or (self.status is Status.PENDING and self.launch is not None)
+
+
+class RetryRequest(_Stored):
+    """A retry that somebody asked for and nobody has claimed yet, or that was claimed moments ago."""
+
+    attempt: int
+    requested_at: Moment
+    requested_by: str
+    joined: bool = False
+    """Another click was told 202 on this request, so it must not be withdrawn any more."""
+    resend_at: Moment
+    """When the message is enqueued again if the attempt is still unclaimed."""
+
+
+class Cancellation(_Stored):
+    """A wish to stop the attempt; the attempt is cancelled once its worker is gone."""
+
+    attempt: int
+    reason: str
+    requested_by: str
+    requested_at: Moment
+
+
+class ResourceLink(_Stored):
+    """What we know of the custom resource: which object it is and which of its fields were already acted on."""
+
+    uid: str | None = None
+    retry: str | None = None
+    cancel: str | None = None
+    done: str | None = None
+    suspend: bool | None = None
+    assignee: str | None = None
+    absent_attempt: int = 0
+    """A user deleted the resource at this attempt: it stays away until a later attempt is claimed."""
+
+
+class Schedule(_Stored):
+    """An automatic retry: when it is due, or what became of it."""
+
+    attempt: int
+    due_at: Moment
+    reason: str
+    assignee: str | None = None
+    outcome: str | None = None
+    """None while it waits; then ``promoted`` or ``dropped``."""
+
+
+class State(_Stored):
+    """What we remember of an execution beside its attempts."""
+
+    incarnation: str
+    sequence: int = 0
+    """Rises by one with every committed change within an incarnation."""
+    retry: RetryRequest | None = None
+    cancellation: Cancellation | None = None
+    schedule: Schedule | None = None
+    assignee: str | None = None
+    suspended: bool = False
+    resource: ResourceLink = Field(default_factory=ResourceLink)
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One task: its attempts in order, oldest first (never empty), and its state."""
+
+    task_id: str
+    attempts: tuple[Attempt, ...]
+    state: State
+
+    @property
+    def latest(self) -> Attempt:
+        """The attempt with the largest number; records may begin above 1."""
+        return self.attempts[-1]
+
+    def attempt(self, number: int) -> Attempt | None:
+        return next((item for item in self.attempts if item.number == number), None)
+
+    def with_attempt(self, attempt: Attempt) -> Execution:
+        """Replace the attempt of the same number, or append a new one."""
+        others = [item for item in self.attempts if item.number != attempt.number]
+        return replace(self, attempts=tuple(sorted([*others, attempt], key=lambda item: item.number)))
+
+    def with_latest(self, **changes: Any) -> Execution:
+        return self.with_attempt(self.latest.model_copy(update=changes))
+
+    def with_state(self, **changes: Any) -> Execution:
+        return replace(self, state=self.state.model_copy(update=changes))
+
+
+def encoded(document: BaseModel) -> bytes:
+    """The JSON that is stored: wire names, no nulls for what was never set by anybody."""
+    return orjson.dumps(document.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+
+def execution_from_stored(
+    task_id: str, fields: Mapping[str, bytes], state: bytes | None, *, incarnation: str
+) -> Execution:
+    """Decode a record. ``incarnation`` is used when none of its attempts belongs to the remembered state.
+
+    That is the case for a record written by hand or by another service, and for one created anew under an old id:
+    it starts over with an empty state. Raises RecordUnreadable.
+    """
+    try:
+        attempts = sorted(
+            (_attempt_from_stored(task_id, number, value) for number, value in fields.items()),
+            key=lambda item: item.number,
+        )
+        remembered = State.model_validate_json(state) if state else None
+    except (ValidationError, ValueError) as error:
+        raise RecordUnreadable(
+            f"the record of task {task_id} cannot be read ({type(error).__name__}); repair it with redis-cli"
+        ) from error
+    if remembered is None or all(item.incarnation != remembered.incarnation for item in attempts):
+        remembered = State(incarnation=incarnation)
+    return Execution(task_id, tuple(attempts), remembered)
+
+
+def adopted(execution: Execution) -> Execution:
+    """Stamp every attempt with the execution's incarnation, so that a record made anew can be told from this one."""
+    incarnation = execution.state.incarnation
+    if all(item.incarnation == incarnation for item in execution.attempts):
+        return execution
+    stamped = tuple(item.model_copy(update={"incarnation": incarnation}) for item in execution.attempts)
+    return replace(execution, attempts=stamped)
+
+
+def _attempt_from_stored(task_id: str, number: str, value: bytes) -> Attempt:
+    document = orjson.loads(value)
+    if not isinstance(document, dict):
+        raise ValueError("not an object")
+    # The key and the field name are the identity; what a foreign writer put inside must not contradict it.
+    return Attempt.model_validate({**document, "taskId": task_id, "attempt": int(number)}, context=FOREIGN)

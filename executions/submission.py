@@ -1,0 +1,82 @@
+"""Submitting work: which message or resource starts which attempt.
+
+``submit`` is for work without an attempt number (a new message, a resource made by a user), ``dispatch`` for a message.
+What happens to a claimed attempt afterwards is in ``lifecycle``.
+"""
+
+from __future__ import annotations
+
+from executions.answer import Decision, Reply, changed, unchanged
+from executions.policy import Policy
+from executions.record import Attempt, Execution, State, Status
+from executions.task import Task
+
+
+def submit(
+    execution: Execution | None, task: Task, *, now_ms: int, policy: Policy, launcher: str, incarnation: str
+) -> Decision:
+    """Status-aware submit: unknown starts attempt 1, failed within budget the next one, anything else nothing.
+
+    The ``run`` counter rises here and nowhere else: only a failed task that is really executed again counts.
+    ``incarnation`` is the id given to an execution that begins now.
+    """
+    if execution is None:
+        return changed(_begun(task, now_ms, launcher, incarnation), Reply.CLAIMED)
+    if execution.latest.status is not Status.FAILED:
+        return unchanged(execution, Reply.NOTHING_TO_DO, task.task_id)
+    schedule = execution.state.schedule
+    if schedule is not None and schedule.outcome is None and schedule.assignee == task.metadata.assignee:
+        return unchanged(execution, Reply.NOTHING_TO_DO, task.task_id, "an automatic retry is scheduled")
+    if not policy.may_retry(execution.latest.number):
+        return unchanged(execution, Reply.BUDGET_EXHAUSTED, task.task_id)
+    return changed(_claimed_next(execution, task, now_ms, launcher), Reply.CLAIMED)
+
+
+def dispatch(
+    execution: Execution | None, task: Task, *, now_ms: int, policy: Policy, launcher: str, incarnation: str
+) -> Decision:
+    """What a queue message does. The order of the checks is part of the contract."""
+    wanted = task.attempt
+    if wanted is None or (wanted == 1 and execution is None):
+        return submit(execution, task, now_ms=now_ms, policy=policy, launcher=launcher, incarnation=incarnation)
+    latest = execution.latest.number if execution else 0
+    if wanted <= latest:
+        return unchanged(execution, Reply.NOTHING_TO_DO, task.task_id)
+    if wanted > policy.max_retries + 1:
+        return unchanged(execution, Reply.OVER_BUDGET, task.task_id)
+    if execution is not None and wanted == latest + 1 and execution.latest.status is Status.FAILED:
+        return changed(_claimed_next(execution, task, now_ms, launcher), Reply.CLAIMED)
+    return unchanged(execution, Reply.OUT_OF_ORDER, task.task_id)
+
+
+def _begun(task: Task, now_ms: int, launcher: str, incarnation: str) -> Execution:
+    state = State(incarnation=incarnation, assignee=task.metadata.assignee)
+    return Execution(task.task_id, (_attempt(task, 1, 1, now_ms, launcher, incarnation),), state)
+
+
+def _claimed_next(execution: Execution, task: Task, now_ms: int, launcher: str) -> Execution:
+    latest = execution.latest
+    attempt = _attempt(
+        task, latest.number + 1, latest.run + 1, now_ms, launcher, execution.state.incarnation
+    ).model_copy(update={"trace_id": latest.trace_id or task.trace_id})
+    schedule = execution.state.schedule
+    if schedule is not None and schedule.outcome is None:
+        schedule = schedule.model_copy(update={"outcome": "superseded"})
+    return execution.with_attempt(attempt).with_state(
+        cancellation=None, schedule=schedule, assignee=task.metadata.assignee or execution.state.assignee
+    )
+
+
+def _attempt(task: Task, number: int, run: int, now_ms: int, launcher: str, incarnation: str) -> Attempt:
+    return Attempt(
+        task_id=task.task_id,
+        task_type=task.task_type,
+        number=number,
+        status=Status.PENDING,
+        task_snapshot=task.snapshot(),
+        trace_id=task.trace_id,
+        launcher=launcher,
+        run=run,
+        claimed_at=now_ms,
+        incarnation=incarnation,
+    )
