@@ -1,0 +1,52 @@
+-- Compare and store: the whole of an execution's change, or nothing. Knows no states and decodes no JSON.
+-- KEYS: record, state, feed, epoch, operation, index...
+-- ARGV: task id, version, digest, epoch ("*": any), mode (write | remember | forget), state document, feed entry,
+--       operation's answer, operation's seconds to live (0: none), number of fields, field, value, ..., score per index
+-- Returns {outcome, answer}: WRITTEN, REPEATED (the answer given before), CONFLICT, or EPOCH (not the Redis we know).
+local epoch = redis.call('GET', KEYS[4])
+if not epoch or (ARGV[4] ~= '*' and epoch ~= ARGV[4]) then return {'EPOCH', ''} end
+
+if ARGV[8] ~= '' then
+  local answer = redis.call('GET', KEYS[5])
+  if answer then return {'REPEATED', answer} end
+end
+
+local function digest(key)
+  local flat = redis.call('HGETALL', key)
+  local names, values = {}, {}
+  for at = 1, #flat, 2 do
+    names[#names + 1] = flat[at]
+    values[flat[at]] = flat[at + 1]
+  end
+  if #names == 0 then return '' end
+  table.sort(names)
+  local parts = {}
+  for at, name in ipairs(names) do
+    parts[at] = #name .. ':' .. name .. #values[name] .. ':' .. values[name]
+  end
+  return redis.sha1hex(table.concat(parts))
+end
+
+if (redis.call('HGET', KEYS[2], 'version') or '0') ~= ARGV[2] or digest(KEYS[1]) ~= ARGV[3] then
+  return {'CONFLICT', ''}
+end
+
+local fields = tonumber(ARGV[10])
+if ARGV[5] == 'write' then
+  for at = 11, 10 + 2 * fields, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
+  redis.call('HSET', KEYS[2], 'version', ARGV[2] + 1, 'doc', ARGV[6], 'digest', digest(KEYS[1]))
+elseif ARGV[5] == 'forget' then
+  redis.call('DEL', KEYS[2])
+end
+if ARGV[5] ~= 'remember' then
+  for at = 6, #KEYS do
+    local score = ARGV[11 + 2 * fields + at - 6]
+    if score == '' then redis.call('ZREM', KEYS[at], ARGV[1]) else redis.call('ZADD', KEYS[at], score, ARGV[1]) end
+  end
+  if ARGV[7] ~= '' then redis.call('XADD', KEYS[3], '*', 'change', ARGV[7]) end
+end
+if ARGV[8] ~= '' then
+  redis.call('SET', KEYS[5], ARGV[8])
+  if ARGV[9] ~= '0' then redis.call('EXPIRE', KEYS[5], ARGV[9]) end
+end
+return {'WRITTEN', ''}

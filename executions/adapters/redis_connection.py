@@ -1,0 +1,46 @@
+"""The connection to Redis, and the translation of its failures.
+
+State-changing clients never re-send by themselves: a claim whose reply was lost would come back as somebody else's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from executions.errors import StoreUnavailable
+
+_CONNECT_SECONDS = 2.0
+_ANSWER_SECONDS = 5.0
+
+
+def connect(url: str, *, answer_seconds: float = _ANSWER_SECONDS, connections: int = 64) -> Redis:
+    """A client with bounded time and connections and without automatic re-sending. Opens nothing yet."""
+    return Redis.from_url(
+        url,
+        retry=Retry(NoBackoff(), 0),
+        socket_connect_timeout=_CONNECT_SECONDS,
+        socket_timeout=answer_seconds,
+        max_connections=connections,
+        client_name="alakai",
+    )
+
+
+@contextmanager
+def redis_errors() -> Iterator[None]:
+    """Every failure of Redis becomes StoreUnavailable; its text names the kind only (a URL may hold a password)."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise StoreUnavailable(f"Redis did not do as asked ({type(error).__name__})") from error
+
+
+def script_text(name: str) -> str:
+    """A Lua script that is shipped as package data."""
+    return (files("executions.adapters") / name).read_text("utf-8")

@@ -1,0 +1,81 @@
+"""The change feed in Redis: a stream that registered groups read, trimmed behind the slowest of them."""
+
+from __future__ import annotations
+
+import orjson
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from executions.adapters.redis_connection import redis_errors
+from executions.adapters.redis_keys import Keys
+from executions.feed import FeedEntry, Transition
+
+
+class RedisFeed:
+    """``ports.Feed`` for one group. Entries count as read when they are handed out: what a reader derives from them
+    is derived again from the records by its resync, so that a crash in between loses nothing.
+    """
+
+    def __init__(self, redis: Redis, prefix: str, *, group: str, consumer: str) -> None:
+        self._redis = redis
+        self._stream = Keys(prefix).feed
+        self._group = group
+        self._consumer = consumer
+        self._is_registered = False
+
+    async def read(self, *, count: int = 500, block_ms: int = 1000) -> list[FeedEntry]:
+        with redis_errors():
+            await self._ensure_registered()
+            try:
+                answer = await self._redis.xreadgroup(
+                    self._group, self._consumer, {self._stream: ">"}, count=count, block=block_ms, noack=True
+                )
+            except ResponseError as error:
+                # The stream was removed under us (an emptied Redis): register anew at the next read.
+                self._is_registered = "NOGROUP" not in str(error)
+                raise
+        streams = answer.items() if isinstance(answer, dict) else answer or []
+        return [_decoded(fields) for _, batches in streams for fields in _flat(batches)]
+
+    async def trim(self) -> int:
+        with redis_errors():
+            if not await self._redis.exists(self._stream):
+                return 0
+            groups = await self._redis.xinfo_groups(self._stream)
+            if not groups:
+                return 0
+            slowest = min((group["last-delivered-id"] for group in groups), key=_order)
+            return int(await self._redis.xtrim(self._stream, minid=slowest, approximate=True))
+
+    async def _ensure_registered(self) -> None:
+        if self._is_registered:
+            return
+        try:
+            await self._redis.xgroup_create(self._stream, self._group, id="0", mkstream=True)
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+        self._is_registered = True
+
+
+def _flat(batches: object) -> list[dict[bytes, bytes]]:
+    # RESP3 answers with one more level of lists than RESP2.
+    found: list[dict[bytes, bytes]] = []
+    if isinstance(batches, list):
+        for item in batches:
+            if isinstance(item, list):
+                found += _flat(item)
+            elif isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], dict):
+                found.append(item[1])
+    return found
+
+
+def _order(stream_id: bytes | str) -> tuple[int, int]:
+    text = stream_id.decode() if isinstance(stream_id, bytes) else stream_id
+    milliseconds, _, sequence = text.partition("-")
+    return int(milliseconds), int(sequence or 0)
+
+
+def _decoded(fields: dict[bytes, bytes]) -> FeedEntry:
+    document = orjson.loads(fields[b"change"])
+    return FeedEntry(**{**document, "transition": Transition(document["transition"])})

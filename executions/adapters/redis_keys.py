@@ -1,0 +1,59 @@
+"""How Redis keys are spelled. Records alone live under ``<prefix>:``, everything internal under ``<prefix>/``.
+
+Ids never become patterns or code: they are only ever the tail of a key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from executions.index import Index
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one prefix."""
+
+    prefix: str
+
+    def record(self, task_id: str) -> str:
+        """Hash: attempt number → JSON of the attempt. The public, durable record."""
+        return f"{self.prefix}:{task_id}"
+
+    def state(self, task_id: str) -> str:
+        """Hash: ``version``, ``digest`` of the record as last committed, ``doc`` (JSON of the state)."""
+        return f"{self.prefix}/state:{task_id}"
+
+    def index(self, index: Index) -> str:
+        return f"{self.prefix}/index:{index.value}"
+
+    def operation(self, key: str) -> str:
+        """String: the answer given to an operation, kept so that its repeat gets the same."""
+        return f"{self.prefix}/operation:{key}"
+
+    def payload(self, task_id: str) -> str:
+        """String: the task's message, for workers that read it instead of claiming it."""
+        return f"{self.prefix}/payload:{task_id}"
+
+    @property
+    def feed(self) -> str:
+        """Stream: the change feed."""
+        return f"{self.prefix}/feed"
+
+    @property
+    def epoch(self) -> str:
+        """String: which Redis this is. Its loss means that the data is lost."""
+        return f"{self.prefix}/epoch"
+
+    @property
+    def leader(self) -> str:
+        """String with a time to live: who leads."""
+        return f"{self.prefix}/leader"
+
+    @property
+    def fence(self) -> str:
+        """Counter: rises with every change of leadership."""
+        return f"{self.prefix}/fence"
+
+    def task_id_of_record(self, key: str) -> str:
+        return key[len(self.prefix) + 1 :]

@@ -1,0 +1,230 @@
+"""The durable truth in Redis: reads, and the one commit (``commit.lua``).
+
+Decides nothing about executions. Refuses to serve a Redis that lost its data: every read and every commit checks the
+epoch key (see ``redis_epoch.py``).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import orjson
+import structlog
+from redis.asyncio import Redis
+
+from executions.adapters.redis_connection import connect, redis_errors, script_text
+from executions.adapters.redis_keys import Keys
+from executions.adapters.settings import Settings
+from executions.answer import Answer, Reply
+from executions.errors import StoreUnavailable
+from executions.feed import FeedEntry
+from executions.index import Index
+from executions.names import TASK_ID
+from executions.ports import CommitResult, Committed, Operation, Snapshot
+from executions.record import Execution, RecordUnreadable, execution_from_stored
+from executions.write import Write, forgotten_entry, record_digest, write_for
+
+ANY_EPOCH = "*"
+_INDEXES = tuple(Index)
+_log = structlog.get_logger(__name__)
+
+
+class RedisStore:
+    """``ports.Store`` on Redis >= 6.2. ``epoch`` is the one it must find; ANY_EPOCH only looks that there is one."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        prefix: str,
+        *,
+        epoch: str = ANY_EPOCH,
+        make_incarnation: Callable[[], str] = lambda: secrets.token_hex(8),
+    ) -> None:
+        self.redis = redis
+        self.keys = Keys(prefix)
+        self.epoch = epoch
+        self._make_incarnation = make_incarnation
+        self._commit = redis.register_script(script_text("commit.lua"))
+        self._read = redis.register_script(script_text("read.lua"))
+        self._foreign = redis.register_script(script_text("foreign.lua"))
+
+    async def read(self, task_id: str) -> Snapshot:
+        now_ms, (found,) = await self._look([task_id])
+        return self._snapshot(task_id, found, now_ms)
+
+    async def read_many(self, task_ids: Sequence[str]) -> list[Snapshot]:
+        if not task_ids:
+            return []
+        now_ms, found = await self._look(task_ids)
+        snapshots = []
+        for task_id, item in zip(task_ids, found, strict=True):
+            try:
+                snapshots.append(self._snapshot(task_id, item, now_ms))
+            except RecordUnreadable as error:
+                _log.warning("Record left out", task_id=task_id, reason=str(error))
+        return snapshots
+
+    async def commit(
+        self,
+        snapshot: Snapshot,
+        execution: Execution | None,
+        answer: Answer,
+        *,
+        operation: Operation | None = None,
+    ) -> CommitResult:
+        write = write_for(snapshot, execution) if execution is not None else None
+        mode = "write" if write else "remember" if operation else "forget"
+        entry = write.entry if write else forgotten_entry(snapshot) if mode == "forget" else None
+        keys = self.keys
+        with redis_errors():
+            outcome, remembered = await self._commit(
+                keys=[
+                    keys.record(snapshot.task_id),
+                    keys.state(snapshot.task_id),
+                    keys.feed,
+                    keys.epoch,
+                    keys.operation(operation.key if operation else ""),
+                    *(keys.index(index) for index in _INDEXES),
+                ],
+                args=[
+                    snapshot.task_id,
+                    snapshot.version,
+                    snapshot.digest,
+                    self.epoch,
+                    mode,
+                    write.state if write else b"",
+                    encoded_entry(entry) if entry else b"",
+                    _encoded_answer(answer) if operation else b"",
+                    (operation.ttl_seconds if operation else None) or 0,
+                    *_fields_and_scores(write),
+                ],
+            )
+        match outcome:
+            case b"WRITTEN":
+                return CommitResult(Committed.WRITTEN)
+            case b"REPEATED":
+                return CommitResult(Committed.REPEATED, _decoded_answer(remembered))
+            case b"CONFLICT":
+                return CommitResult(Committed.CONFLICT)
+        raise StoreUnavailable("this Redis has lost its data or is another one (its epoch differs); it is not served")
+
+    async def remembered(self, operation: Operation) -> Answer | None:
+        with redis_errors():
+            found = await self.redis.get(self.keys.operation(operation.key))
+        return _decoded_answer(found) if isinstance(found, bytes) else None
+
+    async def forget_operation(self, key: str) -> None:
+        with redis_errors():
+            await self.redis.delete(self.keys.operation(key))
+
+    async def members(self, index: Index, *, up_to_ms: int | None = None, limit: int = 1000) -> list[str]:
+        with redis_errors():
+            found = await self.redis.zrangebyscore(
+                self.keys.index(index), "-inf", "+inf" if up_to_ms is None else up_to_ms, start=0, num=limit
+            )
+        return [item.decode() for item in found if isinstance(item, bytes)]
+
+    async def count(self, index: Index) -> int:
+        with redis_errors():
+            return int(await self.redis.zcard(self.keys.index(index)))
+
+    async def foreign_changes(self, *, batch: int = 200) -> AsyncIterator[str]:
+        async for ids in self._scan(self.keys.record(""), batch):
+            for task_id in await self._differing(ids):
+                yield task_id
+        async for ids in self._scan(self.keys.state(""), batch):
+            for task_id in await self._differing(ids):
+                yield task_id
+
+    async def task_ids(self, *, batch: int = 500) -> AsyncIterator[str]:
+        async for ids in self._scan(self.keys.record(""), batch):
+            for task_id in ids:
+                yield task_id
+
+    async def now_ms(self) -> int:
+        """The one clock for deadlines."""
+        with redis_errors():
+            seconds, micros = await self.redis.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    async def ping(self) -> None:
+        """Raises StoreUnavailable when Redis does not answer or is not the one we know."""
+        with redis_errors():
+            found = await self.redis.get(self.keys.epoch)
+        self._check_epoch(found if isinstance(found, bytes) else b"")
+
+    async def close(self) -> None:
+        await self.redis.aclose()
+
+    async def _look(self, task_ids: Sequence[str]) -> tuple[int, list[Any]]:
+        keys = [self.keys.epoch]
+        for task_id in task_ids:
+            keys += [self.keys.record(task_id), self.keys.state(task_id)]
+        with redis_errors():
+            epoch, now_ms, *found = await self._read(keys=keys)
+        self._check_epoch(epoch)
+        return int(now_ms), found
+
+    def _check_epoch(self, found: bytes) -> None:
+        if not found or (self.epoch != ANY_EPOCH and found.decode() != self.epoch):
+            raise StoreUnavailable("this Redis has no epoch, or not ours: it is new, was emptied or is another one")
+
+    def _snapshot(self, task_id: str, found: list[Any], now_ms: int) -> Snapshot:
+        version, document, flat = found
+        if flat is None:
+            raise RecordUnreadable(f"the key of task {task_id} is not a hash; remove or repair it with redis-cli")
+        pairs = flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
+        fields = {name.decode("utf-8", "replace"): value for name, value in pairs.items()}
+        execution = None
+        if fields:
+            execution = execution_from_stored(task_id, fields, document or None, incarnation=self._make_incarnation())
+        return Snapshot(task_id, execution, int(version), record_digest(fields), now_ms)
+
+    async def _scan(self, start: str, batch: int) -> AsyncIterator[list[str]]:
+        """Ids of the keys that begin with ``start``, in batches; keys that hold no task id are passed over."""
+        pattern = "".join(f"\\{char}" if char in "*?[]\\^" else char for char in start) + "*"
+        cursor = 0
+        while True:
+            with redis_errors():
+                cursor, keys = await self.redis.scan(cursor, match=pattern, count=batch)
+            tails = [key[len(start.encode()) :].decode("utf-8", "replace") for key in keys if isinstance(key, bytes)]
+            if ids := [tail for tail in tails if TASK_ID.fullmatch(tail)]:
+                yield ids
+            if cursor == 0:
+                return
+
+    async def _differing(self, task_ids: list[str]) -> list[str]:
+        keys = [key for task_id in task_ids for key in (self.keys.record(task_id), self.keys.state(task_id))]
+        with redis_errors():
+            return [task_ids[position - 1] for position in await self._foreign(keys=keys)]
+
+
+def open_store(settings: Settings, *, epoch: str = ANY_EPOCH) -> RedisStore:
+    """The store of these settings; connects on first use."""
+    return RedisStore(connect(settings.redis_url), settings.executions_redis_key_prefix, epoch=epoch)
+
+
+def encoded_entry(entry: FeedEntry) -> bytes:
+    return orjson.dumps(entry)
+
+
+def _fields_and_scores(write: Write | None) -> list[Any]:
+    attempts = write.attempts if write else {}
+    scores = write.scores if write else {}
+    flat: list[Any] = [len(attempts)]
+    for name, value in attempts.items():
+        flat += [name, value]
+    return [*flat, *("" if scores.get(index) is None else scores[index] for index in _INDEXES)]
+
+
+def _encoded_answer(answer: Answer) -> bytes:
+    return orjson.dumps(answer)
+
+
+def _decoded_answer(value: bytes) -> Answer:
+    document = orjson.loads(value)
+    return Answer(
+        Reply(document["reply"]), document["task_id"], document["attempt"], document["status"], document["detail"]
+    )

@@ -1,0 +1,134 @@
+"""Settings from environment variables: validated once at start-up, then handed down as plain values.
+
+Nothing else reads the environment (boto3 and the Kubernetes client read their own variables). A missing or
+contradictory setting raises InvalidSettings with one line that names the variable and the remedy.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from executions.errors import InvalidSettings
+from executions.policy import Policy
+
+Seconds = Annotated[float, Field(gt=0)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Settings(BaseSettings):
+    """What both processes are configured with. Field names are the variables' names in lower case."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    env: str = "production"
+    """``local`` selects the local launcher and permits the development sign-in; refused inside a cluster."""
+    port: Port = 3000
+    controller_port: Port = 8080
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    redis_url: str = ""
+    task_tracking_redis_url: str = ""
+    executions_redis_key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")] = (
+        "alakai-executions"
+    )
+    leader_lease_seconds: Seconds = 10
+
+    sqs_queue_url: str = ""
+    implementation_sqs_queue_url: str = ""
+    outcomes_sqs_queue_url: str = ""
+    pending_max: Annotated[int, Field(ge=1)] = 10_000
+
+    launcher: str = ""
+    callback_url: str = "http://localhost:3000/task-complete"
+    local_worker: Annotated[
+        str, Field(pattern=r"^(manual|succeed|slow|(fail|transient|die|hang)(:([1-9][0-9]{0,2}|all))?)$")
+    ] = "manual"
+    executions_namespace: str = ""
+
+    task_dashboard_google_client_ids: str = ""
+
+    max_retries: Annotated[int, Field(ge=0, le=100)] = 1
+    sweep_interval_seconds: Seconds = 15
+    resync_interval_seconds: Seconds = 60
+    lost_worker_grace_seconds: Annotated[float, Field(ge=0)] = 60
+    start_timeout_seconds: Seconds = 900
+    attempt_timeout_seconds: Seconds | None = None
+    max_launch_tries: Annotated[int, Field(ge=1, le=100)] = 5
+    retry_redeliver_seconds: Seconds = 60
+    finished_ttl_seconds: Seconds = 86_400
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share_urls(cls, values: dict[str, object]) -> dict[str, object]:
+        for one, other in (
+            ("redis_url", "task_tracking_redis_url"),
+            ("sqs_queue_url", "implementation_sqs_queue_url"),
+        ):
+            values[one] = values.get(one) or values.get(other) or ""
+            values[other] = values.get(other) or values[one]
+        return values
+
+    @property
+    def is_local(self) -> bool:
+        return self.env == "local"
+
+    @property
+    def launcher_name(self) -> str:
+        return self.launcher or ("local" if self.is_local else "ecs")
+
+    @property
+    def outcomes_queue_url(self) -> str:
+        return self.outcomes_sqs_queue_url or f"{self.sqs_queue_url}-outcomes"
+
+    @property
+    def claim_url(self) -> str:
+        """Where a worker claims its launch: beside the callback URL."""
+        return self.callback_url.rsplit("/", 1)[0] + "/task-claim"
+
+    @property
+    def google_client_ids(self) -> tuple[str, ...]:
+        return tuple(part.strip() for part in self.task_dashboard_google_client_ids.split(",") if part.strip())
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(
+            max_retries=self.max_retries,
+            lost_worker_grace_ms=_ms(self.lost_worker_grace_seconds),
+            start_timeout_ms=_ms(self.start_timeout_seconds),
+            attempt_timeout_ms=None if self.attempt_timeout_seconds is None else _ms(self.attempt_timeout_seconds),
+            max_launch_tries=self.max_launch_tries,
+            retry_redeliver_ms=_ms(self.retry_redeliver_seconds),
+            finished_ttl_ms=_ms(self.finished_ttl_seconds),
+        )
+
+
+def settings_from_environment() -> Settings:
+    """Read and validate the settings. Raises InvalidSettings with one line."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        variable = str(first["loc"][0]).upper() if first["loc"] else "the environment"
+        raise InvalidSettings(f"{variable} is invalid: {first['msg']}; correct or unset it") from error
+    if settings.is_local and os.environ.get("KUBERNETES_SERVICE_HOST"):
+        raise InvalidSettings(
+            "ENV=local is refused inside a cluster because it permits sign-in without a token; unset ENV"
+        )
+    if not settings.redis_url:
+        raise InvalidSettings(
+            "REDIS_URL is not set; set it (or TASK_TRACKING_REDIS_URL), for example to redis://localhost:6379"
+        )
+    if not settings.sqs_queue_url:
+        raise InvalidSettings(
+            "SQS_QUEUE_URL is not set; set it (or IMPLEMENTATION_SQS_QUEUE_URL) to the URL of the task queue"
+        )
+    return settings
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,82 @@
+"""Real parts for the tests that need them: started once per run, on free loopback ports, ended by their own handles.
+
+Unit tests use none of these fixtures and open no socket.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from devstack.aws import AwsServer
+from devstack.infra import apply_crds
+from devstack.kubernetes import ControlPlane
+from devstack.redis import RedisServer
+from executions.adapters.redis_connection import connect
+from executions.adapters.redis_epoch import create_epoch
+from executions.adapters.redis_store import RedisStore
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A real redis-server with an append-only file."""
+    server = RedisServer.start(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsServer]:
+    """A moto server: SQS, S3, ECS."""
+    server = AwsServer.start(tmp_path_factory.mktemp("aws"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A real kube-apiserver and etcd with our custom resource definition."""
+    plane = ControlPlane.start(tmp_path_factory.mktemp("kubernetes"))
+    apply_crds(str(plane.kubeconfig))
+    yield plane
+    plane.stop()
+
+
+@pytest.fixture
+def namespace(kube: ControlPlane) -> str:
+    """A fresh namespace; without controllers in the cluster nobody would ever finish removing it, so it stays."""
+    name = f"test-{next(_numbers)}-{secrets.token_hex(3)}"
+    subprocess.run(
+        [kube.kubectl, "--kubeconfig", kube.kubeconfig, "create", "namespace", name],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    return name
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A key prefix of the test's own, so that tests share one Redis."""
+    return f"test-{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+async def redis_store(redis_server: RedisServer, prefix: str) -> AsyncIterator[RedisStore]:
+    """A store on the real Redis, its epoch made."""
+    store = RedisStore(connect(redis_server.url), prefix)
+    await create_epoch(store.redis, prefix)
+    yield store
+    await store.close()
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return Path(__file__).resolve().parent.parent

@@ -1,0 +1,124 @@
+"""A store in memory that behaves like Redis' one: same codec, same compare-and-store, time set by the test."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Sequence
+
+from executions.answer import Answer
+from executions.errors import StoreUnavailable
+from executions.feed import FeedEntry
+from executions.index import Index
+from executions.ports import CommitResult, Committed, Operation, Snapshot
+from executions.record import Execution, RecordUnreadable, execution_from_stored
+from executions.write import forgotten_entry, record_digest, write_for
+
+
+class MemoryStore:
+    """``ports.Store`` for unit tests. ``unavailable`` makes every call fail; ``now`` is the clock in milliseconds."""
+
+    def __init__(self, *, now_ms: int = 1_700_000_000_000) -> None:
+        self.now = now_ms
+        self.unavailable = False
+        self.records: dict[str, dict[str, bytes]] = {}
+        self.states: dict[str, tuple[int, bytes, str]] = {}
+        self.indexes: dict[Index, dict[str, int]] = {index: {} for index in Index}
+        self.operations: dict[str, Answer] = {}
+        self.feed: list[FeedEntry] = []
+        self._incarnations = itertools.count(1)
+
+    async def read(self, task_id: str) -> Snapshot:
+        self._check()
+        fields = self.records.get(task_id, {})
+        version, document, _ = self.states.get(task_id, (0, b"", ""))
+        execution = None
+        if fields:
+            incarnation = f"memory-{next(self._incarnations)}"
+            execution = execution_from_stored(task_id, fields, document or None, incarnation=incarnation)
+        return Snapshot(task_id, execution, version, record_digest(fields), self.now)
+
+    async def read_many(self, task_ids: Sequence[str]) -> list[Snapshot]:
+        found = []
+        for task_id in task_ids:
+            try:
+                found.append(await self.read(task_id))
+            except RecordUnreadable:
+                continue
+        return found
+
+    async def commit(
+        self,
+        snapshot: Snapshot,
+        execution: Execution | None,
+        answer: Answer,
+        *,
+        operation: Operation | None = None,
+    ) -> CommitResult:
+        self._check()
+        if operation and operation.key in self.operations:
+            return CommitResult(Committed.REPEATED, self.operations[operation.key])
+        task_id = snapshot.task_id
+        fields = self.records.get(task_id, {})
+        if self.states.get(task_id, (0, b"", ""))[0] != snapshot.version or record_digest(fields) != snapshot.digest:
+            return CommitResult(Committed.CONFLICT)
+        if execution is not None:
+            write = write_for(snapshot, execution)
+            fields = {**fields, **write.attempts}
+            self.records[task_id] = fields
+            self.states[task_id] = (snapshot.version + 1, write.state, record_digest(fields))
+            for index, score in write.scores.items():
+                self.indexes[index].pop(task_id, None)
+                if score is not None:
+                    self.indexes[index][task_id] = score
+            if write.entry:
+                self.feed.append(write.entry)
+        elif operation is None:
+            self.states.pop(task_id, None)
+            for scores in self.indexes.values():
+                scores.pop(task_id, None)
+            self.feed.append(forgotten_entry(snapshot))
+        if operation:
+            self.operations[operation.key] = answer
+        return CommitResult(Committed.WRITTEN)
+
+    async def remembered(self, operation: Operation) -> Answer | None:
+        self._check()
+        return self.operations.get(operation.key)
+
+    async def forget_operation(self, key: str) -> None:
+        self._check()
+        self.operations.pop(key, None)
+
+    async def members(self, index: Index, *, up_to_ms: int | None = None, limit: int = 1000) -> list[str]:
+        self._check()
+        scored = sorted((score, task_id) for task_id, score in self.indexes[index].items())
+        return [task_id for score, task_id in scored if up_to_ms is None or score <= up_to_ms][:limit]
+
+    async def count(self, index: Index) -> int:
+        self._check()
+        return len(self.indexes[index])
+
+    async def foreign_changes(self, *, batch: int = 200) -> AsyncIterator[str]:
+        self._check()
+        for task_id in [*self.records, *(item for item in self.states if item not in self.records)]:
+            if record_digest(self.records.get(task_id, {})) != self.states.get(task_id, (0, b"", ""))[2]:
+                yield task_id
+
+    async def task_ids(self, *, batch: int = 500) -> AsyncIterator[str]:
+        self._check()
+        for task_id in list(self.records):
+            yield task_id
+
+    async def now_ms(self) -> int:
+        self._check()
+        return self.now
+
+    async def ping(self) -> None:
+        self._check()
+
+    async def close(self) -> None:
+        self.unavailable = True
+
+    def _check(self) -> None:
+        if self.unavailable:
+            raise StoreUnavailable("the store is away (test)")
