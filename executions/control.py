@@ -19,17 +19,18 @@ def cancel(execution: Execution | None, task_id: str, *, reason: str, requested_
     """
     if execution is None:
         return unchanged(None, Reply.NOT_FOUND, task_id)
-    following = _without_waiting_retry(execution, "issue_cancelled")
-    latest = following.latest
-    reason = reason[:REASON_LIMIT]
-    if not latest.status.is_finished and following.state.cancellation is None:
-        following = following.with_state(
-            cancellation=Cancellation(
-                attempt=latest.number, reason=reason, requested_by=requested_by, requested_at=now_ms
-            )
+    following = _without_schedule(execution, "issue_cancelled")
+    latest, mark = following.latest, following.state.retry
+    waiting = mark.attempt if mark is not None and latest.number < mark.attempt else None
+    target = waiting if latest.status.is_finished else latest.number
+    if target is not None and following.state.cancellation is None:
+        cancellation = Cancellation(
+            attempt=target, reason=reason[:REASON_LIMIT], requested_by=requested_by, requested_at=now_ms
         )
-        if not latest.is_live:
-            following = ended(following, latest.number, Status.CANCELLED, now_ms=now_ms, message=reason)
+        # A retry that was asked for is on its way in the queue: its message must find that it was cancelled.
+        following = following.with_state(cancellation=cancellation, retry=None if waiting else mark)
+        if latest.status is Status.PENDING and not latest.is_live:
+            following = ended(following, target, Status.CANCELLED, now_ms=now_ms, message=cancellation.reason)
     if following is execution:
         return unchanged(execution, Reply.NOTHING_TO_DO, task_id)
     return changed(following, Reply.ACCEPTED)
@@ -60,13 +61,6 @@ def suspend(execution: Execution, *, suspended: bool) -> Execution:
     if execution.state.suspended == suspended:
         return execution
     return execution.with_state(suspended=suspended)
-
-
-def _without_waiting_retry(execution: Execution, reason: str) -> Execution:
-    mark = execution.state.retry
-    if mark is not None and execution.latest.number < mark.attempt:
-        execution = execution.with_state(retry=None)
-    return _without_schedule(execution, reason)
 
 
 def _without_schedule(execution: Execution, reason: str) -> Execution:

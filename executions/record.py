@@ -147,8 +147,19 @@ class Cancellation(_Stored):
     requested_at: Moment
 
 
+class Refusal(_Stored):
+    """Why the last thing that somebody asked for through the custom resource was not done."""
+
+    reason: str
+    message: str
+    at: Moment
+
+
 class ResourceLink(_Stored):
-    """What we know of the custom resource: which object it is and which of its fields were already acted on."""
+    """What we know of the custom resource: which object it is and which of its fields were already acted on.
+
+    How it changes is in ``link``.
+    """
 
     uid: str | None = None
     retry: str | None = None
@@ -156,8 +167,12 @@ class ResourceLink(_Stored):
     done: str | None = None
     suspend: bool | None = None
     assignee: str | None = None
+    refusal: Refusal | None = None
+    """Of the last request, None when that one was accepted."""
     absent_attempt: int = 0
     """A user deleted the resource at this attempt: it stays away until a later attempt is claimed."""
+    kept_from: Moment | None = None
+    """A finished resource is kept for its time from here on, where this is later than the finish."""
 
 
 class Schedule(_Stored):
@@ -219,12 +234,13 @@ def encoded(document: BaseModel) -> bytes:
 
 
 def execution_from_stored(
-    task_id: str, fields: Mapping[str, bytes], state: bytes | None, *, incarnation: str
+    task_id: str, fields: Mapping[str, bytes], state: bytes | None, *, is_ours: bool, incarnation: str
 ) -> Execution:
-    """Decode a record. ``incarnation`` is used when none of its attempts belongs to the remembered state.
+    """Decode a record. ``is_ours`` says whether its content is what we committed last.
 
-    That is the case for a record written by hand or by another service, and for one created anew under an old id:
-    it starts over with an empty state. Raises RecordUnreadable.
+    A record that others wrote or edited is a new ``incarnation``, because nothing we knew of it need be true any more:
+    attempts may be gone and finished ones changed. What is remembered of the custom resource is kept, so that nothing
+    asked for there is done twice; of an edited record the rest is kept too. Raises RecordUnreadable.
     """
     try:
         attempts = sorted(
@@ -236,8 +252,13 @@ def execution_from_stored(
         raise RecordUnreadable(
             f"the record of task {task_id} cannot be read ({type(error).__name__}); repair it with redis-cli"
         ) from error
-    if remembered is None or all(item.incarnation != remembered.incarnation for item in attempts):
+    if remembered is None:
         remembered = State(incarnation=incarnation)
+    elif not is_ours:
+        is_edited = any(item.incarnation == remembered.incarnation for item in attempts)
+        link = remembered.resource.model_copy(update={"absent_attempt": 0})
+        kept = remembered if is_edited else State(incarnation=incarnation)
+        remembered = kept.model_copy(update={"incarnation": incarnation, "sequence": 0, "resource": link})
     return Execution(task_id, tuple(attempts), remembered)
 
 

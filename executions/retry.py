@@ -39,7 +39,10 @@ def request_retry(
         requested_by=requested_by,
         resend_at=now_ms + policy.retry_redeliver_ms,
     )
-    return Decision(execution.with_state(retry=mark), Answer(Reply.QUEUED, task_id, attempt, "queued", detail="send"))
+    return Decision(
+        execution.with_state(retry=mark, cancellation=None),
+        Answer(Reply.QUEUED, task_id, attempt, "queued", detail="send"),
+    )
 
 
 def retry_refusal(execution: Execution, policy: Policy) -> Reply | None:

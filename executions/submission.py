@@ -44,6 +44,9 @@ def dispatch(
         return unchanged(execution, Reply.NOTHING_TO_DO, task.task_id)
     if wanted > policy.max_retries + 1:
         return unchanged(execution, Reply.OVER_BUDGET, task.task_id)
+    cancellation = execution.state.cancellation if execution else None
+    if cancellation is not None and cancellation.attempt == wanted:
+        return unchanged(execution, Reply.NOTHING_TO_DO, task.task_id, "this retry was cancelled")
     if execution is not None and wanted == latest + 1 and execution.latest.status is Status.FAILED:
         return changed(_claimed_next(execution, task, now_ms, launcher), Reply.CLAIMED)
     return unchanged(execution, Reply.OUT_OF_ORDER, task.task_id)

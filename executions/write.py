@@ -51,3 +51,8 @@ def record_digest(fields: Mapping[str, bytes]) -> str:
         name, value = field.encode(), fields[field]
         digest.update(b"%d:%b%d:%b" % (len(name), name, len(value), value))
     return digest.hexdigest()
+
+
+def foreign_incarnation(version: int, digest: str) -> str:
+    """The incarnation of a record that others wrote: the same at each read until it is adopted, a new one after it."""
+    return hashlib.sha256(f"{version}:{digest}".encode()).hexdigest()[:16]

@@ -6,8 +6,7 @@ epoch key (see ``redis_epoch.py``).
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import orjson
@@ -24,7 +23,7 @@ from executions.index import Index
 from executions.names import TASK_ID
 from executions.ports import CommitResult, Committed, Operation, Snapshot
 from executions.record import Execution, RecordUnreadable, execution_from_stored
-from executions.write import Write, forgotten_entry, record_digest, write_for
+from executions.write import Write, foreign_incarnation, forgotten_entry, record_digest, write_for
 
 ANY_EPOCH = "*"
 _INDEXES = tuple(Index)
@@ -40,12 +39,10 @@ class RedisStore:
         prefix: str,
         *,
         epoch: str = ANY_EPOCH,
-        make_incarnation: Callable[[], str] = lambda: secrets.token_hex(8),
     ) -> None:
         self.redis = redis
         self.keys = Keys(prefix)
         self.epoch = epoch
-        self._make_incarnation = make_incarnation
         self._commit = redis.register_script(script_text("commit.lua"))
         self._read = redis.register_script(script_text("read.lua"))
         self._foreign = redis.register_script(script_text("foreign.lua"))
@@ -172,15 +169,22 @@ class RedisStore:
             raise StoreUnavailable("this Redis has no epoch, or not ours: it is new, was emptied or is another one")
 
     def _snapshot(self, task_id: str, found: list[Any], now_ms: int) -> Snapshot:
-        version, document, flat = found
+        version, document, committed, flat = found
         if flat is None:
             raise RecordUnreadable(f"the key of task {task_id} is not a hash; remove or repair it with redis-cli")
         pairs = flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
         fields = {name.decode("utf-8", "replace"): value for name, value in pairs.items()}
+        digest = record_digest(fields)
         execution = None
         if fields:
-            execution = execution_from_stored(task_id, fields, document or None, incarnation=self._make_incarnation())
-        return Snapshot(task_id, execution, int(version), record_digest(fields), now_ms)
+            execution = execution_from_stored(
+                task_id,
+                fields,
+                document or None,
+                is_ours=committed.decode() == digest,
+                incarnation=foreign_incarnation(int(version), digest),
+            )
+        return Snapshot(task_id, execution, int(version), digest, now_ms)
 
     async def _scan(self, start: str, batch: int) -> AsyncIterator[list[str]]:
         """Ids of the keys that begin with ``start``, in batches; keys that hold no task id are passed over."""

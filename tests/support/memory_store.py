@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncIterator, Sequence
 
 from executions.answer import Answer
@@ -11,7 +10,7 @@ from executions.feed import FeedEntry
 from executions.index import Index
 from executions.ports import CommitResult, Committed, Operation, Snapshot
 from executions.record import Execution, RecordUnreadable, execution_from_stored
-from executions.write import forgotten_entry, record_digest, write_for
+from executions.write import foreign_incarnation, forgotten_entry, record_digest, write_for
 
 
 class MemoryStore:
@@ -25,17 +24,22 @@ class MemoryStore:
         self.indexes: dict[Index, dict[str, int]] = {index: {} for index in Index}
         self.operations: dict[str, Answer] = {}
         self.feed: list[FeedEntry] = []
-        self._incarnations = itertools.count(1)
 
     async def read(self, task_id: str) -> Snapshot:
         self._check()
         fields = self.records.get(task_id, {})
-        version, document, _ = self.states.get(task_id, (0, b"", ""))
+        version, document, committed = self.states.get(task_id, (0, b"", ""))
+        digest = record_digest(fields)
         execution = None
         if fields:
-            incarnation = f"memory-{next(self._incarnations)}"
-            execution = execution_from_stored(task_id, fields, document or None, incarnation=incarnation)
-        return Snapshot(task_id, execution, version, record_digest(fields), self.now)
+            execution = execution_from_stored(
+                task_id,
+                fields,
+                document or None,
+                is_ours=committed == digest,
+                incarnation=foreign_incarnation(version, digest),
+            )
+        return Snapshot(task_id, execution, version, digest, self.now)
 
     async def read_many(self, task_ids: Sequence[str]) -> list[Snapshot]:
         found = []

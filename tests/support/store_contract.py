@@ -136,6 +136,21 @@ class StoreContract:
         assert found.state.incarnation != "incarnation-1"
         assert found.state.sequence == 0
 
+    async def test_an_edited_record_goes_on_as_a_new_incarnation(self, store: Store, world: World) -> None:
+        await store.commit(await store.read("task-1"), running().with_state(assignee="jane"), ANSWER)
+        edited = (await world.record("task-1"))["1"].replace(b'"running"', b'"failed"')
+        await world.write_by_hand("task-1", "1", edited)
+        found, again = (await store.read("task-1")).execution, (await store.read("task-1")).execution
+        assert found is not None
+        assert found == again
+        assert found.latest.status is Status.FAILED
+        assert (found.state.assignee, found.state.sequence) == ("jane", 0)
+        assert found.state.incarnation != "incarnation-1"
+        await store.commit(await store.read("task-1"), found, ANSWER)
+        adopted = (await store.read("task-1")).execution
+        assert adopted is not None
+        assert adopted.state.incarnation == found.state.incarnation == adopted.latest.incarnation
+
     async def test_unreadable_records_are_left_out_of_many(self, store: Store, world: World) -> None:
         await store.commit(await store.read("task-1"), running(), ANSWER)
         for task_id, value in (("broken", b"{"), ("number", b"3"), ("status", b'{"status":"dancing"}')):
