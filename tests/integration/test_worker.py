@@ -1,0 +1,284 @@
+"""The worker program as a real process against a real HTTP server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from executions.outcome import outcome_from_document
+from tests.support.builders import task_document
+from tests.support.callback_server import CLAIM, COMPLETE, CUT, CallbackServer, Scripted
+
+DEADLINE_SECONDS = 30.0
+AWAY = [Scripted(503, b"", {"retry-after": "0"}), Scripted(502, b"<html>bad gateway</html>"), Scripted(CUT)]
+GARBAGE = [Scripted(200, b"<html>hello</html>"), Scripted(200, b"\xff\x00"), Scripted(200, b'{"recorded":1}')]
+
+
+@pytest.fixture
+def server() -> Iterator[CallbackServer]:
+    with CallbackServer() as server:
+        yield server
+
+
+class Workers:
+    """Starts worker processes for one task and ends those that are left."""
+
+    def __init__(self, server: CallbackServer) -> None:
+        self.server = server
+        self.started: list[subprocess.Popen[str]] = []
+
+    def start(
+        self,
+        *command: str,
+        payload: dict[str, Any] | None = None,
+        environment: dict[str, str] | None = None,
+        stdout: int = subprocess.PIPE,
+    ) -> subprocess.Popen[str]:
+        task = task_document("task-1")
+        self.server.tasks.setdefault("task-1", {**task, "payload": {**task["payload"], **(payload or {})}})
+        launch = {
+            "PATH": os.environ["PATH"],
+            "ALAKAI_TASK_ID": "task-1",
+            "ALAKAI_ATTEMPT": "1",
+            "ALAKAI_LAUNCH_TRY": "1",
+            "ALAKAI_CLAIM_URL": self.server.url + CLAIM,
+            "ALAKAI_CALLBACK_URL": self.server.url + COMPLETE,
+            "ALAKAI_TRACE_ID": "trace-1",
+            "ALAKAI_GIVE_UP_SECONDS": "20",
+        }
+        worker = subprocess.Popen(
+            [sys.executable, *command],
+            env={**launch, **(environment or {})},
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.started.append(worker)
+        return worker
+
+    def play(self, scenario: str, payload: dict[str, Any] | None = None, **environment: str) -> subprocess.Popen[str]:
+        return self.start("-m", "alakai_worker", "scenario", scenario, payload=payload, environment=environment)
+
+
+@pytest.fixture
+def workers(server: CallbackServer) -> Iterator[Workers]:
+    workers = Workers(server)
+    yield workers
+    for worker in workers.started:
+        worker.kill()
+        worker.communicate()
+
+
+def ended(worker: subprocess.Popen[str]) -> tuple[int, list[dict[str, Any]]]:
+    """The exit code and the log lines."""
+    output, errors = worker.communicate(timeout=DEADLINE_SECONDS)
+    assert errors == ""
+    return worker.returncode, [json.loads(line) for line in output.splitlines()]
+
+
+def until(check: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not check():
+        assert time.monotonic() < deadline, f"not within {DEADLINE_SECONDS:g} s: {what}"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "payload", "exit_code", "status", "code"),
+    [
+        ("succeed", {}, 0, "success", None),
+        ("slow", {"seconds": 0.05}, 0, "success", None),
+        ("fail", {}, 1, "error", "WORKER_FAILED"),
+        ("transient", {"agent": {"provider": "claude"}}, 1, "error", "claude_transient_upstream"),
+    ],
+)
+def test_a_scenario_is_claimed_played_and_reported(
+    server: CallbackServer,
+    workers: Workers,
+    scenario: str,
+    payload: dict[str, Any],
+    exit_code: int,
+    status: str,
+    code: str | None,
+) -> None:
+    found, lines = ended(workers.play(scenario, payload))
+    assert found == exit_code
+    (claim,) = server.claims
+    assert (claim["taskId"], claim["attempt"], claim["launchTry"]) == ("task-1", 1, 1)
+    (outcome,) = server.outcomes
+    assert (outcome["attempt"], outcome["launchTry"]) == (1, 1)
+    assert (outcome["result"]["status"], outcome["result"].get("errorCode")) == (status, code)
+    assert outcome_from_document(outcome).succeeded is (status == "success")
+    (event,) = lines
+    assert (event["trace_id"], event["event"]) == ("upstream-task-1", "coding.implementation")
+    assert event["outcome"] == status
+
+
+def test_two_workers_of_one_launch_work_once(server: CallbackServer, workers: Workers) -> None:
+    first = workers.play("hang")
+    until(lambda: server.claims, "the first worker claims")
+    exit_code, lines = ended(workers.play("succeed"))
+    assert exit_code == 0
+    assert [line["final_status"] for line in lines] == ["claim_refused"]
+    assert len(server.refused) == 1
+    assert server.outcomes == []
+    assert first.poll() is None
+
+
+def test_a_worker_that_dies_says_nothing(server: CallbackServer, workers: Workers) -> None:
+    exit_code, lines = ended(workers.play("die"))
+    assert exit_code == 1
+    assert len(server.claims) == 1
+    assert server.outcomes == []
+    assert lines == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_worker_reports_that(server: CallbackServer, workers: Workers, number: signal.Signals) -> None:
+    worker = workers.play("hang")
+    until(lambda: server.claims, "the worker claims")
+    # It may not have read the grant yet; the outcome is reported all the same.
+    worker.send_signal(number)
+    exit_code, lines = ended(worker)
+    assert exit_code == 128 + number
+    assert [item["result"]["errorMessage"] for item in server.outcomes] == [f"stopped by signal {number.name}"]
+    assert lines[-1]["error"] == {"type": "Stopped", "message": f"stopped by signal {number.name}"}
+
+
+def test_a_worker_stopped_while_it_reports_still_delivers(server: CallbackServer, workers: Workers) -> None:
+    server.script[COMPLETE].append(Scripted(503))
+    worker = workers.play("succeed")
+    until(lambda: server.calls[COMPLETE] >= 1, "the worker tries to report")
+    worker.send_signal(signal.SIGTERM)
+    exit_code, _ = ended(worker)
+    assert exit_code == 0
+    assert [item["result"]["status"] for item in server.outcomes] == ["success"]
+
+
+@pytest.mark.parametrize("answers", [AWAY, GARBAGE], ids=["away", "garbage"])
+def test_a_control_plane_in_trouble_is_waited_for(
+    server: CallbackServer, workers: Workers, answers: list[Scripted]
+) -> None:
+    server.script[CLAIM].extend(answers[:1])
+    server.script[COMPLETE].extend(answers[1:])
+    exit_code, lines = ended(workers.play("succeed"))
+    assert exit_code == 0
+    assert server.calls == {CLAIM: 2, COMPLETE: 3}
+    assert [item["result"]["status"] for item in server.outcomes] == ["success"]
+    assert [line["level"] for line in lines] == [40, 40, 40, 30]
+
+
+def test_a_redirect_is_not_followed(server: CallbackServer, workers: Workers) -> None:
+    server.script[COMPLETE].append(Scripted(302, b"", {"location": f"{server.url}{COMPLETE}"}))
+    exit_code, _ = ended(workers.play("succeed"))
+    assert exit_code == 0
+    assert server.calls[COMPLETE] == 2
+    assert len(server.outcomes) == 1
+
+
+def test_an_outcome_that_is_queued_is_delivered(server: CallbackServer, workers: Workers) -> None:
+    server.script[COMPLETE].append(Scripted(202, b'{"recorded":false,"queued":true}'))
+    exit_code, lines = ended(workers.play("succeed"))
+    assert exit_code == 0
+    assert server.calls[COMPLETE] == 1
+    assert lines[0]["msg"] == "the outcome was delivered and not recorded now"
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 409])
+def test_a_final_refusal_of_the_outcome_ends_the_worker(server: CallbackServer, workers: Workers, status: int) -> None:
+    server.script[COMPLETE].append(Scripted(status, b'{"error":"no"}'))
+    exit_code, lines = ended(workers.play("succeed"))
+    assert exit_code == 75
+    assert server.calls[COMPLETE] == 1
+    assert lines[-1]["error"] == {"type": "Rejected", "message": f"HTTP {status}: no"}
+
+
+def test_a_control_plane_that_stays_away_is_given_up_at_the_limit(server: CallbackServer, workers: Workers) -> None:
+    server.script[COMPLETE].extend([Scripted(503)] * 1000)
+    began = time.monotonic()
+    exit_code, lines = ended(workers.play("succeed", ALAKAI_GIVE_UP_SECONDS="1.5"))
+    assert exit_code == 75
+    assert 1.5 <= time.monotonic() - began < 15
+    assert lines[-1]["final_status"] == "unreported"
+
+
+def test_a_control_plane_that_comes_up_late_is_found(server: CallbackServer, workers: Workers) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = unused.getsockname()
+        worker = workers.play("succeed", ALAKAI_CLAIM_URL=f"http://127.0.0.1:{address[1]}{CLAIM}")
+        assert worker.stdout is not None
+        assert "ConnectionRefusedError" in worker.stdout.readline()
+        unused.listen()
+        relay = threading.Thread(target=_relay_once, args=(unused, server))
+        relay.start()
+        exit_code, _ = ended(worker)
+        relay.join()
+    assert exit_code == 0
+    assert len(server.outcomes) == 1
+
+
+def test_a_broken_pipe_does_not_disturb_the_work(server: CallbackServer, workers: Workers) -> None:
+    reader, writer = os.pipe()
+    worker = workers.start("-m", "alakai_worker", "scenario", "fail", stdout=writer)
+    os.close(writer)
+    os.close(reader)
+    _, errors = worker.communicate(timeout=DEADLINE_SECONDS)
+    assert (worker.returncode, errors) == (1, "")
+    assert len(server.outcomes) == 1
+
+
+def test_the_program_explains_itself(workers: Workers) -> None:
+    worker = workers.start("-m", "alakai_worker", "scenario", "explode")
+    _, errors = worker.communicate(timeout=DEADLINE_SECONDS)
+    assert worker.returncode == 2
+    assert "choose from" in errors
+    worker = workers.play("succeed", ALAKAI_ATTEMPT="first")
+    _, errors = worker.communicate(timeout=DEADLINE_SECONDS)
+    assert worker.returncode == 64
+    assert errors == "alakai-worker: ALAKAI_ATTEMPT must be a whole number from 1 on\n"
+
+
+@pytest.mark.parametrize(
+    ("payload", "exit_code", "told"),
+    [
+        ({"prompt": "add three words"}, 0, "https://github.com/my-org/my-repo/pull/3"),
+        ({"prompt": None}, 1, "the task has no prompt; put one into payload.prompt"),
+    ],
+)
+def test_the_example_worker_works(
+    server: CallbackServer,
+    workers: Workers,
+    repository: Path,
+    payload: dict[str, Any],
+    exit_code: int,
+    told: str,
+) -> None:
+    found, _ = ended(workers.start(str(repository / "examples/worker/worker.py"), payload=payload))
+    assert found == exit_code
+    (outcome,) = server.outcomes
+    assert told in outcome["result"].values()
+
+
+def _relay_once(listener: socket.socket, server: CallbackServer) -> None:
+    """Pass one request on to the server, and its answer back."""
+    client, _ = listener.accept()
+    port = int(server.url.rpartition(":")[2])
+    with client, socket.create_connection(("127.0.0.1", port)) as upstream:
+        request = b""
+        while not request.endswith(b"}"):
+            request += client.recv(65536)
+        upstream.sendall(request)
+        while answer := upstream.recv(65536):
+            client.sendall(answer)
