@@ -1,0 +1,114 @@
+"""Outcomes that were kept on a queue of their own while the store was away, applied when it is back.
+
+Runs on every replica, also while nothing else is received. The API writes them (``POST /task-complete``), as
+``{"receivedAtMs": 1700000000000, "outcome": {…the callback's body…}}``. Never judges a worker: that is ``sweep``, which
+waits until nothing is kept any more.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import orjson
+import structlog
+
+from controller.loops.polling import WAIT_SECONDS, Poller, Turn
+from executions.answer import Reply
+from executions.errors import InvalidOutcome
+from executions.operations.commands import Commands
+from executions.outcome import Outcome, outcome_from_document
+from executions.ports import Message, Operation, Queue, Store
+
+_EMPTY_POLLS = 2
+_log = structlog.get_logger(__name__)
+
+
+class Outcomes:
+    """Reads the outcomes queue, and knows when it is drained.
+
+    A worker must not be judged lost while its outcome may still lie in the queue: wait for ``drained_at_ms`` and the
+    grace period after it.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        store: Store,
+        commands: Commands,
+        *,
+        wait_seconds: float = WAIT_SECONDS,
+        heartbeat: Callable[[], None] = lambda: None,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._commands = commands
+        self._empty_polls = 0
+        self._drained_at_ms: int | None = None
+        self._poller = Poller(
+            queue,
+            store,
+            self._handle,
+            name="outcomes",
+            wait_seconds=wait_seconds,
+            may_receive=self._note_when_drained,
+            on_turn=self._count,
+            heartbeat=heartbeat,
+            draw=draw,
+        )
+
+    @property
+    def drained_at_ms(self) -> int | None:
+        """Since when, by the store's clock, nothing has been waiting; None while something may be.
+
+        That is: two long polls in a row were empty since the last message, the last outage of the store, the start.
+        """
+        return self._drained_at_ms
+
+    @property
+    def is_drained(self) -> bool:
+        return self._drained_at_ms is not None
+
+    async def run(self) -> None:
+        """Read until ``stop`` or cancelled."""
+        await self._poller.run()
+
+    def stop(self) -> None:
+        self._poller.stop()
+
+    async def _handle(self, message: Message) -> None:
+        received_ms, outcome = kept_outcome_from_body(message.body)
+        operation = Operation(f"outcome:{message.message_id}")
+        answer = await self._commands.complete(outcome, received_ms=received_ms, operation=operation)
+        say = _log.warning if answer.reply is Reply.NOT_FOUND else _log.info
+        say("Kept outcome applied", task_id=outcome.task_id, attempt=outcome.attempt, reply=answer.reply.value)
+
+    def _count(self, turn: Turn) -> None:
+        match turn:
+            case Turn.EMPTY:
+                self._empty_polls += 1
+            case Turn.QUEUE_AWAY if self.is_drained:
+                # Outcomes are only kept while the store is away, and then this is reset anyway.
+                return
+            case _:
+                self._empty_polls = 0
+                self._drained_at_ms = None
+
+    async def _note_when_drained(self) -> bool:
+        if self._empty_polls >= _EMPTY_POLLS and self._drained_at_ms is None:
+            self._drained_at_ms = await self._store.now_ms()
+        return True
+
+
+def kept_outcome_from_body(body: str) -> tuple[int, Outcome]:
+    """The time of receipt and the outcome. Raises InvalidOutcome that names what is wrong, never its value."""
+    try:
+        document = orjson.loads(body)
+    except ValueError as error:
+        raise InvalidOutcome("the kept outcome is not JSON") from error
+    if not isinstance(document, dict):
+        raise InvalidOutcome("the kept outcome must be a JSON object")
+    received_ms = document.get("receivedAtMs")
+    if not isinstance(received_ms, int) or isinstance(received_ms, bool) or received_ms < 0:
+        raise InvalidOutcome("the kept outcome's receivedAtMs must be milliseconds since 1970")
+    return received_ms, outcome_from_document(document.get("outcome"))
