@@ -1,0 +1,92 @@
+"""``python -m api``: settings, logs, then uvicorn until SIGTERM or Ctrl-C.
+
+Exit codes: 0 after an orderly stop, 2 for settings that cannot work, with one line that says what to do.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from types import FrameType
+
+import structlog
+import uvicorn
+
+from api.context import open_context
+from api.dependencies import Context
+from api.main import create_app
+from api.probes import Health
+from executions.adapters.logging import configure_logging
+from executions.adapters.settings import Settings, settings_from_environment
+from executions.errors import InvalidSettings
+
+_DRAIN_SECONDS = 20
+_KEEP_ALIVE_SECONDS = 75
+"""Longer than load balancers keep an idle connection (60 s): it is they who close it, never we under a request."""
+_MAX_CONNECTIONS = 2_000
+_log = structlog.get_logger("api")
+
+
+class _Server(uvicorn.Server):
+    """Tells the readiness probe as soon as it is asked to stop, and ends in order instead of by the signal."""
+
+    def __init__(self, config: uvicorn.Config, health: Health) -> None:
+        super().__init__(config)
+        self._health = health
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # uvicorn's own handler would raise the signal again afterwards: an orderly stop would look like a crash.
+        self._health.is_draining = True
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+
+def main() -> int:
+    """Run the API. Returns the exit code."""
+    try:
+        settings = settings_from_environment()
+        configure_logging(settings)
+        context = open_context(settings)
+        listener = _listener(settings)
+    except InvalidSettings as error:
+        sys.stderr.write(f"api: {error}\n")
+        return 2
+    _serve(context, listener)
+    return 0
+
+
+def _listener(settings: Settings) -> socket.socket:
+    # The bypass of ENV=local takes anybody's word for who they are: it is for this machine only.
+    host = "127.0.0.1" if settings.is_local else "0.0.0.0"  # noqa: S104 - in a container, its address is not known
+    try:
+        return socket.create_server((host, settings.port), backlog=1024)
+    except OSError as error:
+        raise InvalidSettings(
+            f"PORT {settings.port} cannot be listened on ({os.strerror(error.errno or 0)}); set PORT to a free port"
+        ) from error
+
+
+def _serve(context: Context, listener: socket.socket) -> None:
+    config = uvicorn.Config(
+        create_app(context),
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=_MAX_CONNECTIONS,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
+    )
+    host, port = listener.getsockname()[:2]
+    _log.info("API listening", host=host, port=port)
+    _Server(config, context.health).run(sockets=[listener])
+    _log.info("API stopped")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

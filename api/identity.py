@@ -1,0 +1,79 @@
+"""Who is asking? The one dependency of every dashboard route.
+
+Checks no rights beyond "a verified person". Tokens are verified by an ``IdentityVerifier``
+(``executions/adapters/google_identity.py``) and are never logged.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Protocol
+
+from fastapi import Depends, Request
+
+from api.errors import UNAUTHORIZED, Refused, try_again_later
+from executions.adapters.settings import Settings
+from executions.ports import Identity, IdentityUnavailable, IdentityVerifier
+
+MAX_AUTHORIZATION_CHARS = 8_192
+_BEARER = re.compile(r"Bearer +([!-~]+) *", re.IGNORECASE | re.ASCII)
+_EMAIL = re.compile(r"[\w.%+-]{1,64}@[\w.-]{1,189}", re.ASCII)
+
+
+class SignIn(Protocol):
+    """A way to find out who sent a request."""
+
+    async def person(self, request: Request) -> Identity | None:
+        """None when nobody is proven. Raises IdentityUnavailable."""
+        ...
+
+
+class GoogleSignIn:
+    """``Authorization: Bearer <Google ID token>``, exactly one."""
+
+    def __init__(self, verifier: IdentityVerifier) -> None:
+        self._verifier = verifier
+
+    async def person(self, request: Request) -> Identity | None:
+        headers = request.headers.getlist("authorization")
+        if len(headers) != 1 or len(headers[0]) > MAX_AUTHORIZATION_CHARS:
+            return None
+        bearer = _BEARER.fullmatch(headers[0])
+        return await self._verifier.verify(bearer[1]) if bearer else None
+
+
+class LocalSignIn:
+    """``x-dev-user: <email>`` for a developer's own machine, else what would be asked anywhere."""
+
+    def __init__(self, otherwise: SignIn | None) -> None:
+        self._otherwise = otherwise
+
+    async def person(self, request: Request) -> Identity | None:
+        email = request.headers.get("x-dev-user")
+        if email is not None:
+            return Identity(f"dev:{email}", email) if _EMAIL.fullmatch(email) else None
+        return await self._otherwise.person(request) if self._otherwise else None
+
+
+def sign_in_for(settings: Settings, verifier: IdentityVerifier | None) -> SignIn | None:
+    """How people sign in under these settings; None when nobody can, so that there is no route to protect.
+
+    The only place where the bypass comes into being: without ``ENV=local`` no code reads its header.
+    """
+    google = GoogleSignIn(verifier) if verifier else None
+    return LocalSignIn(google) if settings.is_local else google
+
+
+async def signed_in(request: Request) -> Identity:
+    """The person who asks. Raises Refused with 401, or 503 when the identity provider's keys cannot be had."""
+    sign_in: SignIn = request.app.state.sign_in
+    try:
+        person = await sign_in.person(request)
+    except IdentityUnavailable as error:
+        raise try_again_later("the identity provider cannot be reached; try again") from error
+    if person is None:
+        raise Refused(401, UNAUTHORIZED, headers={"WWW-Authenticate": "Bearer"})
+    return person
+
+
+Person = Annotated[Identity, Depends(signed_in)]

@@ -1,0 +1,58 @@
+"""The application: routes, error answers and the guard, put together from a context. Pure wiring."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from fastapi import FastAPI
+
+from api import errors
+from api.dependencies import Context
+from api.guard import Guard
+from api.identity import sign_in_for
+from api.routes import callbacks, executions, health
+
+ROUTE_ENABLED = "Dashboard retry route enabled"
+ROUTE_DISABLED = "Dashboard retry route disabled (TASK_DASHBOARD_GOOGLE_CLIENT_IDS is not set)"
+BYPASS_ACTIVE = "Local auth bypass active on the retry route: 'x-dev-user' header accepted (ENV=local only)"
+
+_log = structlog.get_logger(__name__)
+
+
+def create_app(context: Context) -> FastAPI:
+    """Wire an application. Opens nothing before its lifespan begins."""
+    app = FastAPI(
+        title="Alakai executions",
+        version="1",
+        description="Retry and control worker executions; callbacks of workers; probes.",
+        docs_url=None,  # The documentation page loads scripts from elsewhere; /openapi.json is served.
+        redoc_url=None,
+        redirect_slashes=False,  # A redirect would repeat the caller's path.
+        lifespan=_lifespan,
+    )
+    app.state.context = context
+    app.state.sign_in = sign_in_for(context.settings, context.identity)
+    app.include_router(health.router)
+    app.include_router(callbacks.router)
+    if app.state.sign_in is not None:
+        app.include_router(executions.router)
+    errors.install(app)
+    app.add_middleware(Guard)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    context: Context = app.state.context
+    _log.info(ROUTE_ENABLED if app.state.sign_in is not None else ROUTE_DISABLED)
+    if context.settings.is_local:
+        _log.warning(BYPASS_ACTIVE)
+    beat = asyncio.create_task(context.health.beat())
+    try:
+        async with context.resources():
+            yield
+    finally:
+        beat.cancel()

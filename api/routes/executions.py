@@ -1,0 +1,155 @@
+"""What people do to an execution from the dashboard: retry, cancel, mark done, assign.
+
+The rules are ``executions.retry`` and ``executions.control``, the same as for kubectl. Here: who asks, and how the
+answer is worded in HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from api import errors
+from api.body import JsonBody, OptionalJsonBody, validated
+from api.dependencies import Context, ContextOf, TaskId
+from api.errors import gateway_errors, json_response
+from api.identity import Person
+from api.openapi import DASHBOARD_REFUSALS, Responses, answer, error, on_execution, request_body
+from api.schemas import AssigneeBody, AttemptAnswer, QueuedAnswer, ReasonBody
+from api.slices import Work
+from executions.answer import Answer, Reply
+from executions.errors import QueueUnavailable
+
+PAYLOAD_LOST = "cannot retry: task payload is lost"
+BUDGET_EXHAUSTED = "retry budget exhausted"
+
+router = APIRouter(prefix="/dashboard/executions/{taskId}", tags=["executions"])
+
+_ATTEMPT = {"taskId": "impl-e2e", "attempt": 1, "status": "running"}
+_RETRY_ANSWERS: Responses = {
+    **DASHBOARD_REFUSALS,
+    202: answer(
+        "The latest attempt failed and the next one is queued; a double click gets the same answer",
+        QueuedAnswer,
+        queued={"taskId": "impl-e2e", "attempt": 2, "status": "queued"},
+    ),
+    409: error(
+        "The latest attempt cannot be retried",
+        not_failed="cannot retry execution in status 'succeeded'",
+        budget={"error": BUDGET_EXHAUSTED, "maxRetries": 1},
+        payload_lost=PAYLOAD_LOST,
+    ),
+    422: error("A parameter is not usable", dry_run="the parameter 'dryRun' is invalid: bool_parsing"),
+    502: error("Redis could not be read, or the enqueue failed", store=errors.STORE_AWAY, queue=errors.ENQUEUE_FAILED),
+}
+_CONTROL_ANSWERS: Responses = {
+    **DASHBOARD_REFUSALS,
+    200: answer("Nothing was left to do", AttemptAnswer, unchanged=_ATTEMPT),
+    202: answer("Accepted", AttemptAnswer, accepted=_ATTEMPT),
+}
+
+
+@router.post(
+    "/retry",
+    status_code=202,
+    responses=_RETRY_ANSWERS,
+    openapi_extra=on_execution(request_body({"type": "object"}, required=False, nothing={})),
+)
+async def retry(
+    person: Person,
+    task_id: TaskId,
+    _: OptionalJsonBody,
+    context: ContextOf,
+    dry_run: Annotated[bool, Query(alias="dryRun", description="Answer what would happen, and do nothing")] = False,
+) -> Response:
+    """Run the failed task again: its stored message is enqueued with the next attempt number."""
+    with gateway_errors():
+        async with Work(context, "retry", task_id) as work:
+            work.ok("authenticate")
+            found = await _requested(context, work, task_id, person.email, dry_run)
+            done = found.reply is Reply.QUEUED and not dry_run
+            work.conclude("success" if done else "skipped", "dry_run" if dry_run else found.reply.value)
+    return _retry_response(context, found)
+
+
+@router.post(
+    "/cancel",
+    status_code=202,
+    responses=_CONTROL_ANSWERS,
+    openapi_extra=on_execution(request_body(ReasonBody, cancel={"reason": "wrong branch"})),
+)
+async def cancel(person: Person, task_id: TaskId, body: JsonBody, context: ContextOf) -> Response:
+    """Stop the live worker and drop a retry that has not begun."""
+    reason = validated(ReasonBody, body).reason
+    command = context.commands.cancel(task_id, reason=reason, requested_by=person.email)
+    return await _controlled(context, "cancel", task_id, command)
+
+
+@router.post(
+    "/done",
+    status_code=202,
+    responses=_CONTROL_ANSWERS,
+    openapi_extra=on_execution(request_body(ReasonBody, done={"reason": "solved by hand"})),
+)
+async def done(person: Person, task_id: TaskId, body: JsonBody, context: ContextOf) -> Response:
+    """Drop a scheduled retry; a live worker runs on."""
+    validated(ReasonBody, body)
+    return await _controlled(context, "done", task_id, context.commands.mark_done(task_id))
+
+
+@router.post(
+    "/assign",
+    status_code=202,
+    responses=_CONTROL_ANSWERS,
+    openapi_extra=on_execution(request_body(AssigneeBody, assign={"assignee": "jane"})),
+)
+async def assign(person: Person, task_id: TaskId, body: JsonBody, context: ContextOf) -> Response:
+    """Name who the work is for; a retry scheduled for somebody else is dropped."""
+    assignee = validated(AssigneeBody, body).assignee
+    return await _controlled(context, "assign", task_id, context.commands.assign(task_id, assignee=assignee))
+
+
+async def _requested(context: Context, work: Work, task_id: str, person: str, dry_run: bool) -> Answer:
+    try:
+        with work.step("request"):
+            found = await context.commands.retry(task_id, requested_by=person, dry_run=dry_run)
+    except QueueUnavailable:
+        work.ok("request")
+        work.failed("enqueue")
+        raise
+    # Only the click that marked the retry sends the message; the others were told the same.
+    if found.detail == "send" and not dry_run:
+        work.ok("enqueue")
+    else:
+        work.left_out("enqueue")
+    return found
+
+
+async def _controlled(context: Context, operation: str, task_id: str, command: Awaitable[Answer]) -> Response:
+    with gateway_errors():
+        async with Work(context, operation, task_id) as work:
+            work.ok("authenticate")
+            with work.step(operation):
+                found = await command
+            work.conclude("success" if found.reply is Reply.ACCEPTED else "skipped", found.reply.value)
+    if found.reply is Reply.NOT_FOUND:
+        return json_response(404, {"error": errors.NOT_FOUND})
+    document = {"taskId": task_id, "attempt": found.attempt, "status": found.status}
+    return json_response(202 if found.reply is Reply.ACCEPTED else 200, document)
+
+
+def _retry_response(context: Context, found: Answer) -> Response:
+    match found.reply:
+        case Reply.QUEUED:
+            return json_response(202, {"taskId": found.task_id, "attempt": found.attempt, "status": "queued"})
+        case Reply.NOT_FOUND:
+            return json_response(404, {"error": errors.NOT_FOUND})
+        case Reply.BUDGET_EXHAUSTED:
+            return json_response(409, {"error": BUDGET_EXHAUSTED, "maxRetries": context.settings.max_retries})
+        case Reply.PAYLOAD_LOST:
+            return json_response(409, {"error": PAYLOAD_LOST})
+        case _:
+            return json_response(409, {"error": f"cannot retry execution in status '{found.status}'"})
