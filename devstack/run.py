@@ -102,6 +102,7 @@ def _run(cleanup: ExitStack, *, serve: bool) -> int:
     infra.infra(values)
     values = QUICK | {name: text for name, text in values.items() if name not in QUICK or name in os.environ}
     values["ENV"] = "local"
+    values["ALAKAI_LOCAL_WORKER_LOGS"] = str(environment.LOCAL / "workers")
     cleanup.enter_context(_process("controller", values))
     cleanup.enter_context(_process("api", values))
     _wait_until_ready(values)
@@ -110,7 +111,7 @@ def _run(cleanup: ExitStack, *, serve: bool) -> int:
     for task in tasks:
         sqs.send_message(QueueUrl=values["SQS_QUEUE_URL"], MessageBody=json.dumps(_message(task)))
     done = _follow(tasks, values)
-    say("Every task is where it should be." if done else _what_is_wrong(tasks))
+    say("\nEvery task is where it should be." if done else _what_is_wrong(tasks))
     if serve:
         print(_next_commands(tasks, values), flush=True)
         signal.pause()
@@ -189,7 +190,10 @@ def _message(task: DemoTask) -> dict[str, Any]:
 def _follow(tasks: list[DemoTask], values: Mapping[str, str]) -> bool:
     resources = client.CustomObjectsApi(infra.kubernetes_client(values["KUBECONFIG"]))
     deadline = time.monotonic() + DEMO_SECONDS
-    with Live(_table(tasks), console=Console(stderr=True), refresh_per_second=8) as live:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        console = Console(stderr=True, width=120)  # a log has no width of its own
+    with Live(_table(tasks), console=console, refresh_per_second=8) as live:
         while time.monotonic() < deadline:
             _look(tasks, resources, values["EXECUTIONS_NAMESPACE"])
             live.update(_table(tasks))

@@ -16,7 +16,7 @@ Body = Mapping[str, Any]
 
 
 class ClusterError(AlakaiError):
-    """A request that was not carried out. The text is the API server's own, cut; it names objects, never credentials."""
+    """A request that was not carried out. The text is the API server's own, cut; it holds no credentials."""
 
 
 class NotFound(ClusterError):

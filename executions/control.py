@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from executions.answer import Decision, Reply, changed, unchanged
 from executions.lifecycle import ended
-from executions.record import Cancellation, Execution, Schedule, Status
+from executions.record import Attempt, Cancellation, Execution, Schedule, Status
 
 REASON_LIMIT = 1024
 
@@ -29,7 +29,7 @@ def cancel(execution: Execution | None, task_id: str, *, reason: str, requested_
         )
         # A retry that was asked for is on its way in the queue: its message must find that it was cancelled.
         following = following.with_state(cancellation=cancellation, retry=None if waiting else mark)
-        if latest.status is Status.PENDING and not latest.is_live:
+        if not latest.status.is_finished and not _has_worker(latest):
             following = ended(following, target, Status.CANCELLED, now_ms=now_ms, message=cancellation.reason)
     if following is execution:
         return unchanged(execution, Reply.NOTHING_TO_DO, task_id)
@@ -61,6 +61,11 @@ def suspend(execution: Execution, *, suspended: bool) -> Execution:
     if execution.state.suspended == suspended:
         return execution
     return execution.with_state(suspended=suspended)
+
+
+def _has_worker(attempt: Attempt) -> bool:
+    """Whether there may be a worker whose end can be waited for; a running record written by hand need not name one."""
+    return attempt.is_live and (attempt.launch is not None or attempt.worker_id is not None)
 
 
 def _without_schedule(execution: Execution, reason: str) -> Execution:

@@ -72,32 +72,36 @@ def judge(attempt: Attempt, observation: Observation, *, now_ms: int, policy: Po
     past = attempt.suspicion
     evidence = [*(past.evidence if past else []), seen][-_EVIDENCE_KEPT:]
     suspicion = Suspicion(since=past.since if past else now_ms, looks=past.looks + 1 if past else 1, evidence=evidence)
-    overdue = _deadline_code(attempt, now_ms, policy)
-    if observation.never_started or overdue == "START_TIMEOUT":
-        code = overdue or "WORKER_NEVER_STARTED"
+    if observation.never_started:
+        code = "START_TIMEOUT" if _is_late_to_start(attempt, now_ms) else "WORKER_NEVER_STARTED"
         message = f"the worker never started: {observation.detail}"
         return Verdict(Fate.NEVER_STARTED, suspicion, code, message, tuple(evidence))
     if suspicion.looks < _LOOKS_NEEDED or now_ms - suspicion.since < policy.lost_worker_grace_ms:
         return Verdict(Fate.SUSPECTED, suspicion)
-    if overdue == "ATTEMPT_TIMEOUT":
-        return Verdict(Fate.LOST, suspicion, overdue, "the attempt ran too long", tuple(evidence))
+    # By the time it was seen gone, not by now: a worker that died in time did not run too long.
+    if _has_run_too_long(attempt, suspicion.since, policy):
+        return Verdict(Fate.LOST, suspicion, "ATTEMPT_TIMEOUT", "the attempt ran too long", tuple(evidence))
     grace = policy.lost_worker_grace_ms / 1000
     message = f"the worker is gone without a callback for {grace:g} s: {observation.detail}"
     return Verdict(Fate.LOST, suspicion, "WORKER_LOST", message, tuple(evidence))
 
 
 def _judge_present(attempt: Attempt, observation: Observation, seen: Evidence, now_ms: int, policy: Policy) -> Verdict:
-    overdue = _deadline_code(attempt, now_ms, policy)
-    if overdue == "ATTEMPT_TIMEOUT" or (overdue and observation.state is WorkerState.STARTING):
-        return Verdict(Fate.STOP, None, overdue, f"{overdue}: {observation.detail}", (seen,))
-    return Verdict(Fate.ALIVE)
+    code = None
+    if _has_run_too_long(attempt, now_ms, policy):
+        code = "ATTEMPT_TIMEOUT"
+    elif observation.state is WorkerState.STARTING and _is_late_to_start(attempt, now_ms):
+        code = "START_TIMEOUT"
+    if code is None:
+        return Verdict(Fate.ALIVE)
+    return Verdict(Fate.STOP, None, code, f"{code}: {observation.detail}", (seen,))
 
 
-def _deadline_code(attempt: Attempt, now_ms: int, policy: Policy) -> str | None:
+def _has_run_too_long(attempt: Attempt, at_ms: int, policy: Policy) -> bool:
+    limit_ms, began_ms = policy.attempt_timeout_ms, attempt.started_at
+    return limit_ms is not None and began_ms is not None and at_ms - began_ms >= limit_ms
+
+
+def _is_late_to_start(attempt: Attempt, at_ms: int) -> bool:
     launch = attempt.launch
-    began_ms, limit_ms = attempt.started_at, policy.attempt_timeout_ms
-    if limit_ms is not None and began_ms is not None and now_ms - began_ms >= limit_ms:
-        return "ATTEMPT_TIMEOUT"
-    if launch is not None and launch.claim_id is None and now_ms >= launch.start_by:
-        return "START_TIMEOUT"
-    return None
+    return launch is not None and launch.claim_id is None and at_ms >= launch.start_by

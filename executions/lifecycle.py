@@ -76,12 +76,19 @@ def launch_failed(
     Spends no retry budget while launch tries are left, because the task itself was never at fault.
     """
     latest = execution.latest
-    if latest.number != attempt or not latest.is_live or latest.launch is None:
+    if latest.number != attempt or not latest.is_live:
         return execution
-    if latest.launch.launch_try != launch_try:
+    if latest.launch is not None and latest.launch.launch_try != launch_try:
         return execution
     kept = [*latest.evidence, *evidence][-16:]
-    if permanent or latest.launch_tries >= policy.max_launch_tries:
+    cancellation = execution.state.cancellation
+    if cancellation is not None and cancellation.attempt == attempt:
+        # Neither launched again nor failed, which would make it retryable.
+        return ended(
+            execution, attempt, Status.CANCELLED, now_ms=now_ms, message=cancellation.reason, evidence=evidence
+        )
+    # Without a launch the record was written by hand: there is nothing that we could launch again.
+    if permanent or latest.launch is None or latest.launch_tries >= policy.max_launch_tries:
         return ended(execution, attempt, Status.FAILED, now_ms=now_ms, code=code, message=message, evidence=evidence)
     return execution.with_latest(
         status=Status.PENDING,
@@ -130,15 +137,15 @@ def record_outcome(
     latest = execution.latest
     if outcome.attempt is not None and outcome.attempt != latest.number:
         return _late(execution, outcome.attempt, outcome, received_ms, Reply.SUPERSEDED)
+    began_ms = latest.claimed_at if latest.claimed_at is not None else latest.started_at
+    if was_kept and outcome.attempt is None and began_ms is not None and began_ms > received_ms:
+        return unchanged(execution, Reply.SUPERSEDED, execution.task_id)
     if latest.status.is_finished:
         return _late(execution, latest.number, outcome, received_ms, Reply.ALREADY_FINISHED)
     if not latest.is_live:
         return unchanged(execution, Reply.SUPERSEDED, execution.task_id)
     launch = latest.launch
     if outcome.launch_try is not None and launch is not None and outcome.launch_try != launch.launch_try:
-        return unchanged(execution, Reply.SUPERSEDED, execution.task_id)
-    began_ms = latest.claimed_at if latest.claimed_at is not None else latest.started_at
-    if was_kept and outcome.attempt is None and began_ms is not None and began_ms > received_ms:
         return unchanged(execution, Reply.SUPERSEDED, execution.task_id)
     return changed(_decided(execution, outcome, received_ms, now_ms), Reply.RECORDED)
 

@@ -5,15 +5,20 @@ Never asks what time it is: ``now_ms`` is always an argument, and its source is 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
-from pydantic import BeforeValidator, PlainSerializer, ValidationInfo
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999
+"""The years 1 to 9999: what ISO 8601 text can say. A number beyond could be read and never be written again."""
 
 
 def iso_from_ms(value_ms: int) -> str:
     """``1700000000123`` → ``2023-11-14T22:13:20.123Z``."""
-    return datetime.fromtimestamp(value_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    moment = _EPOCH + timedelta(milliseconds=value_ms)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def ms_from_iso(text: str) -> int:
@@ -36,5 +41,10 @@ def _parse(value: object, info: ValidationInfo) -> object:
     return value
 
 
-Moment = Annotated[int, BeforeValidator(_parse), PlainSerializer(iso_from_ms, when_used="json")]
+Moment = Annotated[
+    int,
+    Field(ge=_FIRST_MS, le=_LAST_MS),
+    BeforeValidator(_parse),
+    PlainSerializer(iso_from_ms, when_used="json"),
+]
 """A field that is milliseconds in Python and ISO text in JSON."""

@@ -19,6 +19,9 @@ from executions.names import TASK_TYPE, checked_task_id
 MAX_MESSAGE_BYTES = 1_048_576
 """The largest SQS body (botocore service model, 2025); a larger message cannot come back as a retry."""
 
+_DEPTH_LIMIT = 100
+"""Levels of nesting; the writers of JSON stop at about 250, and a message that cannot be stored must not be taken."""
+
 _PROJECT = re.compile(r"[A-Za-z0-9._-]{1,100}/[A-Za-z0-9._-]{1,100}", re.ASCII)
 _Text = Annotated[str, StringConstraints(max_length=1024)]
 
@@ -105,9 +108,21 @@ def task_from_document(document: object) -> Task:
     if not isinstance(document, dict):
         raise InvalidTask("the message must be a JSON object")
     checked_task_id(document.get("taskId"))
+    if _is_nested_too_deep(document):
+        raise InvalidTask(f"the message is nested more than {_DEPTH_LIMIT} levels deep")
     try:
         return Task.model_validate(document)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"][:4])
         raise InvalidTask(f"the message's field {field!r} is invalid: {first['type']}") from error
+
+
+def _is_nested_too_deep(document: object) -> bool:
+    layer: list[Any] = [document]
+    for _ in range(_DEPTH_LIMIT):
+        children = [child for item in layer for child in (item.values() if isinstance(item, dict) else item)]
+        layer = [child for child in children if isinstance(child, dict | list)]
+        if not layer:
+            return False
+    return True

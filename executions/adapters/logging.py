@@ -20,7 +20,7 @@ from executions.summary import sanitised
 
 _LEVELS = {"debug": 20, "info": 30, "warning": 40, "error": 50, "critical": 60}
 """Numbers of the bunyan family, which the log queries filter by."""
-_QUIET = ("botocore", "boto3", "urllib3", "aiohttp.access", "kubernetes", "google", "asyncio", "uvicorn.error")
+_QUIET = ("kopf.objects", "botocore", "boto3", "urllib3", "aiohttp.access", "kubernetes", "google", "asyncio", "uvicorn.error")
 _lock = threading.Lock()
 
 

@@ -1,0 +1,38 @@
+"""``python -m controller``: settings, logs, then ``App`` until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import structlog
+import uvloop
+
+from controller.app import App
+from executions.adapters.logging import configure_logging
+from executions.adapters.settings import settings_from_environment
+from executions.errors import InvalidSettings
+
+_log = structlog.get_logger("controller")
+
+
+def main() -> int:
+    """Exit status 0 after a requested stop, 2 for settings that cannot work."""
+    try:
+        settings = settings_from_environment()
+        configure_logging(settings)
+        app = App.from_settings(settings)
+    except InvalidSettings as error:
+        sys.stderr.write(f"controller: {error}\n")
+        return 2
+
+    async def run() -> None:
+        await app.run(asyncio.Event())
+
+    uvloop.run(run())
+    _log.info("Stopped")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

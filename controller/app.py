@@ -1,0 +1,229 @@
+"""The controller's tasks: what runs on every replica, and what runs on the leader only.
+
+Everything here is wiring; a newcomer reads ``App.run`` and ``Leader.run`` and knows what the process does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from controller.api_health import ApiHealth
+from controller.epoch import EpochGuard
+from controller.handlers.workerexecutions import WorkerExecutionEvents
+from controller.kopf_operator import KopfOperator
+from controller.leadership import Leadership
+from controller.loops.consumer import Consumer
+from controller.loops.feed_reader import FeedReader
+from controller.loops.outcomes import Outcomes
+from controller.loops.resync import Resync
+from controller.loops.sweep import Sweep
+from controller.mirror import Mirror
+from controller.notifier import Notifier
+from controller.observed import ObservedResources
+from controller.probes import Probes
+from controller.reconciler import Reconciler
+from controller.resource_operations import ResourceOperations
+from controller.work_queue import WorkQueue
+from executions.adapters.epoch_config_map import EpochConfigMap
+from executions.adapters.kube_client import KubeClient
+from executions.adapters.kube_connection import KubeConnection, open_connection
+from executions.adapters.launchers import LauncherContext, open_launcher
+from executions.adapters.redis_feed import RedisFeed
+from executions.adapters.redis_lease import RedisLease
+from executions.adapters.redis_payloads import RedisPayloads
+from executions.adapters.redis_positions import RedisPositions
+from executions.adapters.redis_store import RedisStore, open_store
+from executions.adapters.settings import Settings
+from executions.adapters.sqs_queue import SqsQueue, open_queue
+from executions.operations.commands import Commands
+from executions.ports import Launcher
+
+_EPOCH_SECONDS = 5.0
+_NO_EPOCH = "unknown"
+"""No Redis has this epoch: nothing is served until the guard has found out which one is ours."""
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class App:
+    """One controller process."""
+
+    settings: Settings
+    connection: KubeConnection
+    store: RedisStore
+    launcher: Launcher
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> App:
+        """Wire the adapters; connects to nothing yet. Raises InvalidSettings."""
+        store = open_store(settings, epoch=_NO_EPOCH)
+        payloads = RedisPayloads(store.redis, store.keys.prefix)
+        launcher = open_launcher(settings.launcher_name, LauncherContext(settings, payloads))
+        return cls(settings, open_connection(), store, launcher)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until ``stop`` is set, which SIGTERM and SIGINT do too.
+
+        Then take no more, finish what is under way, hand the lease over.
+        """
+        settings = self.settings
+        loop = asyncio.get_running_loop()
+
+        def listen_to_signals() -> None:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, stop.set)
+
+        listen_to_signals()
+        tasks_queue, retries_queue, outcomes_queue = (
+            open_queue(url, settings)
+            for url in (settings.sqs_queue_url, settings.implementation_sqs_queue_url, settings.outcomes_queue_url)
+        )
+        cluster = KubeClient(self.connection, settings.executions_namespace or self.connection.namespace)
+        commands = Commands(self.store, retries_queue, settings.policy, self.launcher.name)
+        guard = EpochGuard(self.store, EpochConfigMap(cluster))
+        probes = Probes(self.store.ping)
+        port = probes.start("0.0.0.0", settings.controller_port)  # noqa: S104 -- the kubelet asks from outside
+        consumer = Consumer(tasks_queue, self.store, commands, pending_max=settings.pending_max)
+        outcomes = Outcomes(outcomes_queue, self.store, commands)
+        leader = Leader(
+            settings, self.connection, self.store, cluster, commands, self.launcher, outcomes, listen_to_signals
+        )
+        leadership = Leadership(
+            RedisLease(
+                self.store.redis,
+                self.store.keys.prefix,
+                holder=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
+                ttl_ms=round(settings.leader_lease_seconds * 1000),
+            ),
+            leader.run,
+            ttl_seconds=settings.leader_lease_seconds,
+        )
+        _log.info("Controller started", launcher=self.launcher.name, namespace=cluster.namespace, probes_port=port)
+        running = [
+            asyncio.create_task(_restarted(name, work))
+            for name, work in (
+                ("epoch", lambda: guard.run(_EPOCH_SECONDS)),
+                ("trust", lambda: _follow_trust(guard, probes)),
+                ("consumer", consumer.run),
+                ("outcomes", outcomes.run),
+                ("leadership", leadership.run),
+            )
+        ]
+        await stop.wait()
+        _log.info("Stopping")
+        probes.is_draining = True
+        consumer.stop()
+        outcomes.stop()
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        probes.stop()
+        await self._close(tasks_queue, retries_queue, outcomes_queue, cluster)
+
+    async def _close(self, *opened: SqsQueue | KubeClient) -> None:
+        for item in (*opened, self.launcher, self.store):
+            await item.close()
+
+
+@dataclass(slots=True)
+class Leader:
+    """What exactly one replica does: reconcile, sweep, mirror, watch."""
+
+    settings: Settings
+    connection: KubeConnection
+    store: RedisStore
+    cluster: KubeClient
+    commands: Commands
+    launcher: Launcher
+    outcomes: Outcomes
+    restore_signals: Callable[[], None]
+    """Kopf puts its own signal handlers in place of ours; this undoes it."""
+
+    async def run(self, fence: int) -> None:
+        """Until cancelled. Nothing here holds a truth of its own: a new leader begins with a resync and a sweep."""
+        settings, store, cluster = self.settings, self.store, self.cluster
+        launchers = {self.launcher.name: self.launcher}
+        reconciling = WorkQueue("reconcile", lambda task_id: reconciler.reconcile(task_id), workers=16)
+        reconciler = Reconciler(
+            store, self.commands, launchers, settings.policy, store.keys.prefix, reconciling.add_after
+        )
+        sweep = Sweep(store, launchers, settings.policy, reconciling.add, self._may_judge)
+        observed, health = ObservedResources(), ApiHealth(cluster.check)
+        notifier = Notifier(cluster, cluster.namespace)
+        mirror = Mirror(
+            store=store,
+            cluster=cluster,
+            commands=self.commands,
+            observed=observed,
+            health=health,
+            notifier=notifier,
+            namespace=cluster.namespace,
+            on_wish=lambda name: wishes.add(name),
+            wake=reconciling.add,
+        )
+        wishes = ResourceOperations(
+            store=store,
+            cluster=cluster,
+            commands=self.commands,
+            observed=observed,
+            health=health,
+            notifier=notifier,
+            mirror=mirror,
+            wake=reconciling.add,
+        )
+        feed = RedisFeed(store.redis, store.keys.prefix, group="mirror", consumer=f"leader-{fence}")
+        reader = FeedReader(feed, mirror, reconciling.add)
+        events = WorkerExecutionEvents(observed, mirror, wishes, reconciling.add)
+        resync = Resync(
+            store=store,
+            positions=RedisPositions(store.redis, store.keys.prefix),
+            cluster=cluster,
+            observed=observed,
+            mirror=mirror,
+            events=events,
+            policy=settings.policy,
+        )
+        operator = KopfOperator(
+            self.connection, cluster.namespace, events, health, restore_signals=self.restore_signals
+        )
+        async with asyncio.TaskGroup() as group:
+            for name, work in (
+                ("reconcile", reconciling.run),
+                ("mirror", mirror.run),
+                ("wishes", wishes.run),
+                ("feed", reader.run),
+                ("sweep", lambda: sweep.run(settings.sweep_interval_seconds)),
+                ("resync", lambda: resync.run(settings.resync_interval_seconds)),
+                ("kopf", operator.run),
+            ):
+                group.create_task(_restarted(name, work), name=name)
+
+    def _may_judge(self, now_ms: int) -> bool:
+        """After an outage kept outcomes come first, and then the grace period for those that workers still send."""
+        drained_at_ms = self.outcomes.drained_at_ms
+        return drained_at_ms is not None and now_ms - drained_at_ms >= self.settings.policy.lost_worker_grace_ms
+
+
+async def _follow_trust(guard: EpochGuard, probes: Probes) -> None:
+    while True:
+        probes.is_trusted = guard.is_served
+        await asyncio.sleep(0.2)
+
+
+async def _restarted(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Run a task for ever: its end, however it came, is logged and followed by another start after a second."""
+    while True:
+        try:
+            await work()
+            _log.warning("A task ended; it is started again", task=name)
+        except Exception:
+            _log.exception("A task failed; it is started again", task=name)
+        await asyncio.sleep(1)

@@ -1,0 +1,222 @@
+"""The conditions of a custom resource, and the one reason behind them: a pure view of the record.
+
+Times are those of the record, not of the write: each condition is followed through all attempts, and its transition
+time is that of the last step that changed its answer. So a late or repeated write tells the same.
+The whole status is put together in ``resource``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from executions.moment import iso_from_ms
+from executions.names import reason_from_code
+from executions.policy import Policy
+from executions.record import Attempt, Execution, Schedule, Status
+from executions.summary import sanitised
+
+
+class Condition(StrEnum):
+    """The questions that the resource answers; true is what a user hopes for."""
+
+    DISPATCHED = "Dispatched"
+    """A worker was launched for the latest attempt."""
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FINISHED = "Finished"
+    """Nothing happens any more unless somebody asks for it."""
+    ACCEPTED = "Accepted"
+    """Only there, and false, while the last request through the resource is a refused one."""
+
+
+class Phase(StrEnum):
+    """Where the execution stands."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    RETRY_SCHEDULED = "RetryScheduled"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+    @property
+    def is_finished(self) -> bool:
+        return self in (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED)
+
+
+class Reason(StrEnum):
+    """Stable reasons, beside those that name an error code (``names.reason_from_code``)."""
+
+    WAITING = "WaitingForLaunch"
+    """Claimed; its turn to be launched has not come."""
+    SUSPENDED = "Suspended"
+    """Held back by ``spec.suspend``."""
+    LAUNCHING = "Launching"
+    """A launch was sent and is not answered yet."""
+    WAITING_AGAIN = "WaitingForRelaunch"
+    """A launch gave no worker; the next one follows after a pause."""
+    LAUNCHED = "Launched"
+    AT_WORK = "WorkerRunning"
+    CANCELLING = "Cancelling"
+    """To be stopped; cancelled once the worker is gone."""
+    RETRY_SCHEDULED = "RetryScheduled"
+    SUCCEEDED = "WorkerSucceeded"
+    CANCELLED = "Cancelled"
+    NAME_MISMATCH = "NameMismatch"
+    """The object's name is not its task's."""
+    INVALID_TASK = "InvalidTask"
+    SUBMIT_REFUSED = "SubmitRefused"
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """The reason (one stable word) and the message (for people) for where something stands."""
+
+    reason: str
+    message: str
+
+
+_PHASES = {
+    Status.PENDING: Phase.PENDING,
+    Status.RUNNING: Phase.RUNNING,
+    Status.SUCCEEDED: Phase.SUCCEEDED,
+    Status.FAILED: Phase.FAILED,
+    Status.CANCELLED: Phase.CANCELLED,
+}
+
+
+def phase_of_attempt(attempt: Attempt) -> Phase:
+    return _PHASES[attempt.status]
+
+
+def phase(execution: Execution) -> Phase:
+    """The phase of the whole: that of the latest attempt, unless its automatic retry is to come."""
+    return Phase.RETRY_SCHEDULED if waiting_schedule(execution) else phase_of_attempt(execution.latest)
+
+
+def waiting_schedule(execution: Execution) -> Schedule | None:
+    """The automatic retry that is still to come."""
+    schedule = execution.state.schedule
+    if schedule is None or schedule.outcome is not None or execution.latest.status is not Status.FAILED:
+        return None
+    return schedule
+
+
+def why_execution(execution: Execution) -> Why:
+    """Why the execution stands where it does."""
+    latest, state = execution.latest, execution.state
+    schedule = waiting_schedule(execution)
+    if schedule is not None:
+        return Why(Reason.RETRY_SCHEDULED, f"attempt {schedule.attempt} is due at {iso_from_ms(schedule.due_at)}")
+    cancellation = state.cancellation
+    if cancellation is not None and cancellation.attempt == latest.number and not latest.status.is_finished:
+        return Why(Reason.CANCELLING, sanitised(cancellation.reason))
+    if latest.status is Status.PENDING and latest.launch is None and state.suspended:
+        return Why(Reason.SUSPENDED, "spec.suspend holds the launch back")
+    return why_attempt(latest)
+
+
+def why_attempt(attempt: Attempt) -> Why:
+    """Why an attempt stands where it does; for a finished one the reason never changes."""
+    match attempt.status:
+        case Status.SUCCEEDED:
+            return Why(Reason.SUCCEEDED, "the worker reported success")
+        case Status.CANCELLED:
+            return Why(Reason.CANCELLED, sanitised(attempt.error_message or "cancelled on request"))
+        case Status.FAILED:
+            return _why_failed(attempt)
+        case Status.RUNNING:
+            return Why(Reason.AT_WORK, f"worker {attempt.worker_id or 'unknown'} is at work")
+    if attempt.launch is not None:
+        return Why(Reason.LAUNCHING, f"launch {attempt.launch.launch_try} is on its way")
+    if attempt.launch_tries:
+        return Why(Reason.WAITING_AGAIN, f"launch {attempt.launch_tries} gave no worker; another one follows")
+    return Why(Reason.WAITING, "waiting for its launch")
+
+
+def _why_failed(attempt: Attempt) -> Why:
+    reason = reason_from_code(attempt.error_code)
+    text = attempt.error_message or "no reason was given"
+    foreign = attempt.error_code if reason == "WorkerFailed" and attempt.error_code != "WORKER_FAILED" else None
+    return Why(reason, sanitised(f"{foreign}: {text}" if foreign else text))
+
+
+_Answers = Mapping[Condition, str]
+_CLAIMED: _Answers = {
+    Condition.DISPATCHED: "False",
+    Condition.RUNNING: "False",
+    Condition.SUCCEEDED: "Unknown",
+    Condition.FINISHED: "False",
+}
+_LAUNCHED: _Answers = {Condition.DISPATCHED: "True", Condition.RUNNING: "True"}
+_TAKEN_BACK: _Answers = {Condition.DISPATCHED: "False", Condition.RUNNING: "False"}
+_STOPPED: _Answers = {Condition.RUNNING: "False"}
+_SUCCEEDED: _Answers = {Condition.SUCCEEDED: "True", Condition.FINISHED: "True"}
+_GIVEN_UP: _Answers = {Condition.SUCCEEDED: "False", Condition.FINISHED: "True"}
+
+
+def conditions(execution: Execution, policy: Policy, *, unknown_ms: int) -> list[dict[str, Any]]:
+    """The conditions as they stand in the status.
+
+    ``unknown_ms`` is the time told where a record that was written by hand has none.
+    """
+    answers: dict[Condition, tuple[str, int]] = {}
+    for at_ms, step in _steps(execution, policy, unknown_ms):
+        for condition, answer in step.items():
+            if condition not in answers or answers[condition][0] != answer:
+                answers[condition] = (answer, at_ms)
+    why = why_execution(execution)
+    launched = Why(Reason.LAUNCHED, f"launched by {execution.latest.launcher or 'an unknown launcher'}")
+    told = []
+    for condition, (answer, at_ms) in answers.items():
+        is_dispatched = condition is Condition.DISPATCHED and answer == "True"
+        told.append(_condition(condition, answer, at_ms, launched if is_dispatched else why))
+    refusal = execution.state.resource.refusal
+    return [*told, *refused(Why(refusal.reason, refusal.message), refusal.at)] if refusal else told
+
+
+def refused(why: Why, at_ms: int) -> list[dict[str, Any]]:
+    """The condition of a request through the resource that was refused."""
+    return [_condition(Condition.ACCEPTED, "False", at_ms, why)]
+
+
+def _condition(condition: Condition, answer: str, at_ms: int, why: Why) -> dict[str, Any]:
+    return {
+        "type": condition.value,
+        "status": answer,
+        "reason": why.reason,
+        "message": why.message,
+        "lastTransitionTime": iso_from_ms(at_ms),
+    }
+
+
+def _steps(execution: Execution, policy: Policy, unknown_ms: int) -> Iterator[tuple[int, _Answers]]:
+    """What happened and the answers that it gave, oldest first, as far as the record still tells."""
+    for attempt in execution.attempts:
+        intent_ms = attempt.launch.intent_at if attempt.launch else None
+        times = (attempt.claimed_at, intent_ms, attempt.started_at, attempt.finished_at)
+        began_ms = next((at for at in times if at is not None), unknown_ms)
+        yield began_ms, _CLAIMED
+        if attempt.status is Status.PENDING and attempt.launch_not_before is not None and attempt.evidence:
+            # There was a worker in this attempt, proven gone; when it was launched nobody kept.
+            gone_ms = attempt.launch_not_before - policy.launch_wait_ms(attempt.launch_tries)
+            yield gone_ms, _LAUNCHED
+            yield gone_ms, _TAKEN_BACK
+        if attempt.started_at is not None or attempt.status is Status.RUNNING:
+            yield began_ms if attempt.started_at is None else attempt.started_at, _LAUNCHED
+        if attempt.status.is_finished:
+            ended_ms = began_ms if attempt.finished_at is None else attempt.finished_at
+            yield ended_ms, _STOPPED
+            if not _goes_on_by_itself(execution, attempt):
+                yield ended_ms, _SUCCEEDED if attempt.status is Status.SUCCEEDED else _GIVEN_UP
+
+
+def _goes_on_by_itself(execution: Execution, attempt: Attempt) -> bool:
+    """Whether the end of this attempt finished nothing, because its automatic retry was or is to follow."""
+    schedule = execution.state.schedule
+    if schedule is None or schedule.attempt != attempt.number + 1:
+        return False
+    return schedule.outcome == "promoted" or waiting_schedule(execution) is schedule

@@ -1,0 +1,87 @@
+"""What is told about a custom resource as Kubernetes Events: only what is out of the ordinary.
+
+A notice has a deterministic name, so that telling it again is refused by the API server and means that it was told.
+Posting is ``controller/notifier.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from executions import names
+from executions.conditions import Why, waiting_schedule, why_attempt
+from executions.moment import iso_from_ms
+from executions.policy import Policy
+from executions.record import Attempt, Execution, Status
+from executions.resource import Observed
+from executions.summary import sanitised
+
+COMPONENT = "alakai-controller"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One thing to tell. ``key`` identifies it within its object and incarnation."""
+
+    key: str
+    why: Why
+    is_warning: bool = True
+
+
+def notices_from(execution: Execution, policy: Policy, *, since_attempt: int) -> tuple[Notice, ...]:
+    """What is to be told of the attempts from ``since_attempt`` on, those before were told."""
+    told = [item for item in execution.attempts if item.number >= since_attempt]
+    found = [notice for attempt in told for notice in _of_attempt(attempt)]
+    latest, schedule = execution.latest, waiting_schedule(execution)
+    if schedule is not None:
+        message = f"attempt {schedule.attempt} is due at {iso_from_ms(schedule.due_at)}"
+        found.append(Notice(f"{schedule.attempt}/scheduled", Why("RetryScheduled", message), is_warning=False))
+    elif latest.status is Status.FAILED and not policy.may_retry(latest.number):
+        message = f"attempt {latest.number} failed and no retry is left (MAX_RETRIES is {policy.max_retries})"
+        found.append(Notice(f"{latest.number}/exhausted", Why("RetryBudgetExhausted", message)))
+    return tuple(found)
+
+
+def _of_attempt(attempt: Attempt) -> Iterator[Notice]:
+    failed_tries = attempt.launch_tries - (1 if attempt.launch is not None or attempt.status.is_finished else 0)
+    if failed_tries > 0:
+        seen = f": {attempt.evidence[-1].detail}" if attempt.evidence else ""
+        message = f"launch {failed_tries} of attempt {attempt.number} gave no worker and is repeated{seen}"
+        yield Notice(f"{attempt.number}/relaunched/{failed_tries}", Why("WorkerRelaunched", message))
+    if attempt.status is Status.FAILED:
+        why = why_attempt(attempt)
+        yield Notice(f"{attempt.number}/ended", Why(why.reason, f"attempt {attempt.number} failed: {why.message}"))
+    if attempt.status is Status.CANCELLED:
+        why = why_attempt(attempt)
+        message = f"attempt {attempt.number} was cancelled: {why.message}"
+        yield Notice(f"{attempt.number}/ended", Why(why.reason, message), is_warning=False)
+
+
+def event_from_notice(notice: Notice, observed: Observed, *, namespace: str, now_ms: int) -> dict[str, Any]:
+    """The core/v1 Event that tells a notice."""
+    identity = "\0".join((observed.uid, observed.incarnation or observed.made_by or "", notice.key))
+    suffix = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    at = iso_from_ms(now_ms)[:19] + "Z"
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{observed.name}.{suffix}", "namespace": namespace},
+        "involvedObject": {
+            "apiVersion": f"{names.GROUP}/{names.VERSION}",
+            "kind": names.KIND,
+            "name": observed.name,
+            "namespace": namespace,
+            "uid": observed.uid,
+        },
+        "type": "Warning" if notice.is_warning else "Normal",
+        "reason": notice.why.reason,
+        "message": sanitised(notice.why.message),
+        "source": {"component": COMPONENT},
+        "reportingComponent": COMPONENT,
+        "firstTimestamp": at,
+        "lastTimestamp": at,
+        "count": 1,
+    }
