@@ -15,7 +15,7 @@ from api.errors import STORE_ERRORS
 from executions.errors import AlakaiError, InvalidTask, QueueUnavailable, QueueUnclear, StoreUnavailable
 from executions.outcome import Agent
 from executions.record import Execution
-from executions.summary import Slice, SliceOutcome, sanitised
+from executions.summary import Slice, SliceOutcome
 from executions.task import task_from_document
 
 
@@ -56,7 +56,7 @@ class Work:
     def tells(self, *, agent: Agent | None, pull_request_url: str | None) -> None:
         """What a worker's outcome adds to the event."""
         self._agent = agent
-        self._pull_request_url = sanitised(pull_request_url) if pull_request_url else None
+        self._pull_request_url = pull_request_url
 
     def conclude(self, outcome: SliceOutcome, final_status: str) -> None:
         self._outcome, self._final_status = outcome, final_status
