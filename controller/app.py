@@ -60,14 +60,24 @@ class App:
     connection: KubeConnection
     store: RedisStore
     launcher: Launcher
+    tasks: SqsQueue
+    retries: SqsQueue
+    kept_outcomes: SqsQueue
 
     @classmethod
     def from_settings(cls, settings: Settings) -> App:
         """Wire the adapters; connects to nothing yet. Raises InvalidSettings."""
         store = open_store(settings, epoch=_NO_EPOCH)
         payloads = RedisPayloads(store.redis, store.keys.prefix)
-        launcher = open_launcher(settings.launcher_name, LauncherContext(settings, payloads))
-        return cls(settings, open_connection(), store, launcher)
+        return cls(
+            settings=settings,
+            connection=open_connection(),
+            store=store,
+            launcher=open_launcher(settings.launcher_name, LauncherContext(settings, payloads)),
+            tasks=open_queue(settings.sqs_queue_url, settings),
+            retries=open_queue(settings.implementation_sqs_queue_url, settings),
+            kept_outcomes=open_queue(settings.outcomes_queue_url, settings),
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until ``stop`` is set, which SIGTERM and SIGINT do too.
@@ -82,17 +92,13 @@ class App:
                 loop.add_signal_handler(number, stop.set)
 
         listen_to_signals()
-        tasks_queue, retries_queue, outcomes_queue = (
-            open_queue(url, settings)
-            for url in (settings.sqs_queue_url, settings.implementation_sqs_queue_url, settings.outcomes_queue_url)
-        )
         cluster = KubeClient(self.connection, settings.executions_namespace or self.connection.namespace)
-        commands = Commands(self.store, retries_queue, settings.policy, self.launcher.name)
+        commands = Commands(self.store, self.retries, settings.policy, self.launcher.name)
         guard = EpochGuard(self.store, EpochConfigMap(cluster))
         probes = Probes(self.store.ping)
         port = probes.start("0.0.0.0", settings.controller_port)  # noqa: S104 -- the kubelet asks from outside
-        consumer = Consumer(tasks_queue, self.store, commands, pending_max=settings.pending_max)
-        outcomes = Outcomes(outcomes_queue, self.store, commands)
+        consumer = Consumer(self.tasks, self.store, commands, pending_max=settings.pending_max)
+        outcomes = Outcomes(self.kept_outcomes, self.store, commands)
         leader = Leader(
             settings, self.connection, self.store, cluster, commands, self.launcher, outcomes, listen_to_signals
         )
@@ -126,11 +132,8 @@ class App:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         probes.stop()
-        await self._close(tasks_queue, retries_queue, outcomes_queue, cluster)
-
-    async def _close(self, *opened: SqsQueue | KubeClient) -> None:
-        for item in (*opened, self.launcher, self.store):
-            await item.close()
+        for opened in (self.tasks, self.retries, self.kept_outcomes, cluster, self.launcher, self.store):
+            await opened.close()
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -21,15 +21,20 @@ _ANSWER_SECONDS = 5.0
 
 
 def connect(url: str, *, answer_seconds: float = _ANSWER_SECONDS, connections: int = 64) -> Redis:
-    """A client with bounded time and connections and without automatic re-sending. Opens nothing yet."""
-    return Redis.from_url(
+    """A client with bounded time and connections and without automatic re-sending. Opens nothing yet.
+
+    When all connections are in use, a command waits for one as long as for an answer: a burst is slow, not refused.
+    """
+    pool = BlockingConnectionPool.from_url(
         url,
+        max_connections=connections,
+        timeout=answer_seconds,
         retry=Retry(NoBackoff(), 0),
         socket_connect_timeout=_CONNECT_SECONDS,
         socket_timeout=answer_seconds,
-        max_connections=connections,
         client_name="alakai",
     )
+    return Redis.from_pool(pool)
 
 
 @contextmanager

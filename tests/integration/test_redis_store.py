@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from devstack.redis import RedisServer
@@ -88,6 +90,12 @@ class TestRedisStore(StoreContract):
             await store.read("task-1")
         assert "hush" not in str(caught.value)
         await store.close()
+
+
+async def test_a_burst_of_reads_waits_for_connections_instead_of_failing(redis_store: RedisStore) -> None:
+    await redis_store.commit(await redis_store.read("task-1"), pending(), ANSWER)
+    found = await asyncio.gather(*(redis_store.read("task-1") for _ in range(500)))
+    assert all(item.version == 1 for item in found)
 
 
 async def test_the_lease_has_one_holder_and_its_number_rises_with_each_change(redis_store: RedisStore) -> None:
