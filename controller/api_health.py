@@ -46,7 +46,7 @@ class ApiHealth:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Around requests: learns from how they end."""
+        """Around requests: learns from how they end. Errors of others, such as the store's, say nothing."""
         try:
             yield
         except Unavailable as error:
@@ -58,6 +58,9 @@ class ApiHealth:
         except TooManyRequests as error:
             until = asyncio.get_running_loop().time() + error.retry_after_seconds
             self._quiet_until = max(self._quiet_until, until)
+            raise
+        except ClusterError:
+            self._failures = 0  # a refusal is an answer
             raise
         self._failures = 0
 

@@ -15,7 +15,8 @@ import kopf
 import structlog
 
 from controller.api_health import ApiHealth
-from controller.handlers.workerexecutions import WorkerExecutionEvents, register
+from controller.handlers.workerexecutions import register
+from controller.resource_events import WorkerExecutionEvents
 from executions.adapters.kube_connection import KubeConnection
 
 _FIRST_PAUSE_SECONDS = 1.0
@@ -52,9 +53,11 @@ class KopfOperator:
         pause = self._first_pause_seconds
         loop = asyncio.get_running_loop()
         while True:
+            if self._health.is_away:
+                await self._health.ready()
+                pause = self._first_pause_seconds
             began = loop.time()
             try:
-                await self._health.ready()
                 await self._health.check()
                 await self._watch()
                 _log.warning("Kopf ended; it is started again")

@@ -29,12 +29,12 @@ from executions.ports import Snapshot, Store
 from executions.record import Execution, RecordUnreadable
 from executions.resource import (
     Observed,
-    is_plain_pending,
     manifest_from_execution,
     observed_from_body,
     protected,
     released,
     resource_is_wanted,
+    short_wait_since,
     status_digest,
     status_from_execution,
 )
@@ -42,7 +42,7 @@ from executions.resource import (
 _ROUNDS = 4
 """Each round means that the object was not as last seen and was read again; more than this waits for its next turn."""
 PENDING_SHOWN_AFTER_MS = 1000
-"""A first attempt that is launched sooner is not worth a write that says it waits: the schema's default says so."""
+"""What waits for a shorter time is not worth a write that says so: most attempts are at work by then."""
 _log = structlog.get_logger(__name__)
 
 
@@ -130,11 +130,12 @@ class Mirror:
     async def _converge(self, snapshot: Snapshot) -> None:
         execution, task_id = snapshot.execution, snapshot.task_id
         observed = self._observed.get(resource_name(task_id))
-        vanished = self._vanished.get(task_id) if observed is None else self._vanished.pop(task_id, None) and None
+        if observed is not None or execution is None:
+            self._vanished.pop(task_id, None)
+        vanished = self._vanished.get(task_id)
         if observed is not None and observed.task_id != task_id:
             _log.warning("Another task's object has this name", name=observed.name, task_id=task_id)
         elif execution is None:
-            self._vanished.pop(task_id, None)
             await self._without_record(observed)
         elif vanished is not None:
             await self._deleted_unasked(vanished, execution)
@@ -157,10 +158,9 @@ class Mirror:
         wishes = open_wishes(execution, observed.uid, observed.wishes, observed.made_by)
         if wishes:
             self._on_wish(observed.name)
-        young_ms = now_ms - (execution.latest.claimed_at or 0)
-        is_born_so = observed.made_by == execution.state.incarnation and observed.incarnation is None
-        if is_born_so and is_plain_pending(execution) and young_ms < PENDING_SHOWN_AFTER_MS:
-            self.queue.add_after(execution.task_id, (PENDING_SHOWN_AFTER_MS - young_ms) / 1000)
+        waits_since_ms = short_wait_since(execution, observed)
+        if waits_since_ms is not None and now_ms - waits_since_ms < PENDING_SHOWN_AFTER_MS:
+            self.queue.add_after(execution.task_id, (waits_since_ms + PENDING_SHOWN_AFTER_MS - now_ms) / 1000)
             return
         generation = observed.observed_generation if wishes else observed.generation
         status = status_from_execution(

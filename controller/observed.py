@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from executions.resource import Observed
 
+_GONE_REMEMBERED = 4096
+
 
 class ObservedResources:
     """All objects of the namespace, as far as they were seen."""
 
     def __init__(self) -> None:
         self._objects: dict[str, Observed] = {}
+        self._gone: dict[str, None] = {}
+        """Uids of the objects that were deleted last: the answer to a write may come after the news of the end."""
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -29,6 +33,8 @@ class ObservedResources:
         ``listed``: it was just read on purpose, so that an object of another uid is the one there is, whatever the
         numbers say (they begin anew when the API server's own store was lost).
         """
+        if observed.uid in self._gone:
+            return False
         known = self._objects.get(observed.name)
         is_other = listed and known is not None and known.uid != observed.uid
         if known is not None and known.resource_version >= observed.resource_version and not is_other:
@@ -38,6 +44,9 @@ class ObservedResources:
 
     def drop(self, name: str, uid: str) -> bool:
         """Forget an object that is gone; False when another one of that name took its place already."""
+        self._gone[uid] = None
+        if len(self._gone) > _GONE_REMEMBERED:
+            del self._gone[next(iter(self._gone))]
         known = self._objects.get(name)
         if known is None or known.uid != uid:
             return False

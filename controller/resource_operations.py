@@ -27,7 +27,7 @@ from executions.notices import Notice
 from executions.operations.commands import Commands
 from executions.operations.transact import alter, transact
 from executions.ports import Operation, Snapshot, Store
-from executions.record import Refusal
+from executions.record import Execution, Refusal
 from executions.resource import Observed, observed_from_body, protected, refused_status, task_from_resource
 from executions.task import Task
 
@@ -89,6 +89,10 @@ class ResourceOperations:
         if not observed.has_its_name:
             await self._refuse(observed, _name_mismatch(observed))
             return
+        execution = (await self._store.read(observed.task_id)).execution
+        if execution is not None and execution.state.resource.uid == observed.uid:
+            self._mirror.add(observed.task_id)  # submitted; only its status is not written yet
+            return
         if observed.is_protected:
             body = await self._cluster.read(observed.name)
         else:
@@ -103,6 +107,8 @@ class ResourceOperations:
         answer = await transact(
             self._store, task.task_id, lambda seen: self._submission(seen, task, observed), operation=operation
         )
+        # The record of a submission that is only repeated here may have been made anew by hand, without its link.
+        await alter(self._store, task.task_id, lambda found, now_ms: self._bound(found, observed, None, now_ms))
         _log.info("Submitted by a resource", task_id=task.task_id, reply=answer.reply.value, attempt=answer.attempt)
         await self._tell_refusal(observed, Reason.SUBMIT_REFUSED, answer, operation.key)
         self._mirror.add(task.task_id)
@@ -121,10 +127,13 @@ class ResourceOperations:
             return decision
         message = link.refusal_message(decision.answer, self._policy)
         refusal = Refusal(reason=Reason.SUBMIT_REFUSED, message=message, at=seen.now_ms) if message else None
-        following = link.submitted(
-            decision.execution, uid=observed.uid, wishes=observed.wishes, refusal=refusal, now_ms=seen.now_ms
-        )
-        return Decision(following, decision.answer)
+        return Decision(self._bound(decision.execution, observed, refusal, seen.now_ms), decision.answer)
+
+    @staticmethod
+    def _bound(execution: Execution, observed: Observed, refusal: Refusal | None, now_ms: int) -> Execution:
+        if execution.state.resource.uid == observed.uid:
+            return execution
+        return link.submitted(execution, uid=observed.uid, wishes=observed.wishes, refusal=refusal, now_ms=now_ms)
 
     async def _steer(self, observed: Observed) -> None:
         execution = (await self._store.read(observed.task_id)).execution

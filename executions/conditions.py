@@ -215,8 +215,8 @@ def _steps(execution: Execution, policy: Policy, unknown_ms: int) -> Iterator[tu
 
 
 def _goes_on_by_itself(execution: Execution, attempt: Attempt) -> bool:
-    """Whether the end of this attempt finished nothing, because its automatic retry was or is to follow."""
+    """Whether the end of this attempt finished nothing, because a retry was on its way until the next one began."""
     schedule = execution.state.schedule
     if schedule is None or schedule.attempt != attempt.number + 1:
         return False
-    return schedule.outcome == "promoted" or waiting_schedule(execution) is schedule
+    return schedule.outcome in ("promoted", "superseded") or waiting_schedule(execution) is schedule

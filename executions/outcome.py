@@ -100,7 +100,7 @@ def outcome_from_document(document: object) -> Outcome:
 
 
 def _from_nested(document: dict[str, Any]) -> Outcome:
-    body = _Nested.model_validate(document)
+    body = _Nested.model_validate(document, by_alias=True, by_name=False)
     result = body.result
     return _outcome(
         body,
@@ -114,7 +114,7 @@ def _from_nested(document: dict[str, Any]) -> Outcome:
 
 
 def _from_canonical(document: dict[str, Any]) -> Outcome:
-    body = _Canonical.model_validate(document)
+    body = _Canonical.model_validate(document, by_alias=True, by_name=False)
     error = body.error or _Error()
     return _outcome(
         body,

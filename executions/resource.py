@@ -17,6 +17,7 @@ import orjson
 
 from executions import names
 from executions.conditions import (
+    Phase,
     Why,
     conditions,
     phase,
@@ -232,12 +233,21 @@ def refused_status(why: Why, *, generation: int, at_ms: int) -> dict[str, Any]:
     }
 
 
-def is_plain_pending(execution: Execution) -> bool:
-    """Whether the schema's default status tells all there is to tell: a first attempt that nothing happened to yet."""
+def short_wait_since(execution: Execution, observed: Observed) -> int | None:
+    """Since when the attempt waits for what seldom takes long, while the object shows already that it waits.
+
+    That is a first attempt that nothing happened to yet, of which the schema's default status tells all, and a launch
+    on its way. None means that the status is worth a write.
+    """
     latest, state = execution.latest, execution.state
-    untouched = latest.launch_tries <= 1 and not latest.evidence and latest.claimed_at is not None
-    asked = state.suspended or state.cancellation is not None or state.resource.refusal is not None
-    return len(execution.attempts) == 1 and latest.status is Status.PENDING and untouched and not asked
+    if latest.status is not Status.PENDING or state.cancellation is not None or state.resource.refusal is not None:
+        return None
+    shown = (observed.incarnation, observed.attempt, observed.phase)
+    if latest.launch is not None and shown == (state.incarnation, latest.number, Phase.PENDING):
+        return latest.launch.intent_at
+    untouched = latest.launch_tries <= 1 and not latest.evidence and not state.suspended
+    is_born_so = observed.made_by == state.incarnation and observed.incarnation is None
+    return latest.claimed_at if is_born_so and untouched and len(execution.attempts) == 1 else None
 
 
 def with_finalizers(observed: Observed, finalizers: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -111,7 +111,8 @@ def task_from_document(document: object) -> Task:
     if _is_nested_too_deep(document):
         raise InvalidTask(f"the message is nested more than {_DEPTH_LIMIT} levels deep")
     try:
-        return Task.model_validate(document)
+        # Wire names only: a field that merely looks like one of ours in Python must stay as it was received.
+        return Task.model_validate(document, by_alias=True, by_name=False)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"][:4])

@@ -14,9 +14,9 @@ from typing import Protocol
 
 import structlog
 
-from controller.handlers.workerexecutions import WorkerExecutionEvents
 from controller.mirror import Mirror
 from controller.observed import ObservedResources
+from controller.resource_events import WorkerExecutionEvents
 from executions.answer import Answer, Decision, Reply, unchanged
 from executions.cluster import Cluster
 from executions.errors import AlakaiError

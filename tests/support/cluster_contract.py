@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from executions.cluster import AlreadyExists, Cluster, Conflict, Invalid, NotFound
+from executions.conditions import Why
 from executions.names import FINALIZER
 from executions.notices import Notice, event_from_notice
-from executions.conditions import Why
 from executions.policy import Policy
 from executions.record import Execution
 from executions.resource import (

@@ -25,9 +25,7 @@ def at_work(execution: Execution, *, now_ms: int = NOW_MS) -> Execution:
     """The waiting latest attempt, launched."""
     number = execution.latest.number
     intended = intend_launch(execution, number, token="t" * 64, request={}, now_ms=now_ms, policy=POLICY)
-    return launched(
-        intended, number, intended.latest.launch_tries, worker_id=f"worker-{number}", now_ms=now_ms
-    )
+    return launched(intended, number, intended.latest.launch_tries, worker_id=f"worker-{number}", now_ms=now_ms)
 
 
 def reported(execution: Execution, *, succeeded: bool = False, now_ms: int = NOW_MS, **fields: Any) -> Execution:
@@ -68,9 +66,7 @@ def cancelled() -> Execution:
 
 def cancelling(execution: Execution) -> Execution:
     """The live execution, with the wish to stop it."""
-    following = cancel(
-        execution, execution.task_id, reason="not needed", requested_by="jane", now_ms=NOW_MS
-    ).execution
+    following = cancel(execution, execution.task_id, reason="not needed", requested_by="jane", now_ms=NOW_MS).execution
     assert following is not None
     assert not following.latest.status.is_finished
     return following

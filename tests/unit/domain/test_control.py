@@ -80,9 +80,23 @@ def test_cancelling_drops_a_retry_that_has_not_begun() -> None:
     dropped = accepted(stop(scheduled(failed()))).state.schedule
     assert dropped is not None
     assert (dropped.outcome, dropped.reason) == ("dropped", "issue_cancelled")
-    assert accepted(stop(clicked(failed()))).state.retry is None
+
+
+def test_cancelling_a_retry_that_was_asked_for_is_remembered_for_its_message() -> None:
+    stopped = accepted(stop(clicked(failed())))
+    wish = stopped.state.cancellation
+    assert stopped.state.retry is None
+    assert wish is not None
+    assert wish.attempt == 2
+    assert stopped.attempts == failed().attempts
+    assert clicked(stopped).state.cancellation is None
+
+
+def test_cancelling_the_retry_once_it_has_begun_cancels_it() -> None:
     begun = claimed_again(clicked(failed()))
-    assert accepted(stop(begun)).state.retry == begun.state.retry
+    stopped = accepted(stop(begun))
+    assert (stopped.latest.number, stopped.latest.status) == (2, Status.CANCELLED)
+    assert stopped.state.retry == begun.state.retry
 
 
 def test_done_drops_the_schedule_and_leaves_a_live_worker_alone() -> None:

@@ -25,9 +25,7 @@ def seen(state: WorkerState, *, never_started: bool = False) -> Observation:
 
 
 def claimed_attempt() -> Attempt:
-    execution = claim_launch(
-        running(), "task-1", attempt=1, launch_try=1, claim_id="one", now_ms=NOW_MS
-    ).execution
+    execution = claim_launch(running(), "task-1", attempt=1, launch_try=1, claim_id="one", now_ms=NOW_MS).execution
     assert execution is not None
     return execution.latest
 
@@ -101,7 +99,9 @@ def test_a_worker_that_is_there_is_alive_whatever_was_suspected(state: WorkerSta
     ("attempt", "state", "after_ms", "policy", "code"),
     [
         pytest.param(running().latest, WorkerState.STARTING, START_MS - 1, POLICY, None, id="it may still start"),
-        pytest.param(running().latest, WorkerState.STARTING, START_MS, POLICY, "START_TIMEOUT", id="it started too late"),
+        pytest.param(
+            running().latest, WorkerState.STARTING, START_MS, POLICY, "START_TIMEOUT", id="it starts too late"
+        ),
         pytest.param(
             running().latest, WorkerState.RUNNING, 10 * START_MS, POLICY, None, id="a running one started, claim or not"
         ),
@@ -117,12 +117,19 @@ def test_a_worker_that_is_there_is_alive_whatever_was_suspected(state: WorkerSta
             id="one without a launch of ours has no start deadline",
         ),
         pytest.param(claimed_attempt(), WorkerState.RUNNING, LIMIT_MS - 1, LIMITED, None, id="it may still run"),
-        pytest.param(claimed_attempt(), WorkerState.RUNNING, LIMIT_MS, LIMITED, "ATTEMPT_TIMEOUT", id="it ran too long"),
+        pytest.param(
+            claimed_attempt(), WorkerState.RUNNING, LIMIT_MS, LIMITED, "ATTEMPT_TIMEOUT", id="it runs too long"
+        ),
         pytest.param(
             by_hand().latest, WorkerState.RUNNING, LIMIT_MS, LIMITED, None, id="without a start time it has no limit"
         ),
         pytest.param(
-            running().latest, WorkerState.STARTING, LIMIT_MS, LIMITED, "ATTEMPT_TIMEOUT", id="too long goes before too late"
+            running().latest,
+            WorkerState.STARTING,
+            LIMIT_MS,
+            LIMITED,
+            "ATTEMPT_TIMEOUT",
+            id="too long beats too late",
         ),
     ],
 )

@@ -193,9 +193,7 @@ def test_the_evidence_of_many_launches_is_bounded() -> None:
 
 
 def claim(execution: Execution | None, claim_id: str = "one", attempt: int = 1, launch_try: int = 1) -> Decision:
-    return claim_launch(
-        execution, "task-1", attempt=attempt, launch_try=launch_try, claim_id=claim_id, now_ms=LATER_MS
-    )
+    return claim_launch(execution, "task-1", attempt=attempt, launch_try=launch_try, claim_id=claim_id, now_ms=LATER_MS)
 
 
 @pytest.mark.parametrize("execution", [pytest.param(intended(), id="fast"), pytest.param(running(), id="known")])
@@ -359,7 +357,7 @@ def test_a_kept_outcome_is_no_evidence_for_an_attempt_that_began_after_it() -> N
         pytest.param({}, Reply.RECORDED, id="a record without times takes it"),
     ],
 )
-def test_a_kept_outcome_for_a_record_written_by_hand(times: dict[str, int], reply: Reply) -> None:
+def test_a_kept_outcome_for_a_record_written_by_hand(times: dict[str, Any], reply: Reply) -> None:
     assert record(by_hand(**times), outcome(), received_ms=NOW_MS, was_kept=True).answer.reply is reply
 
 

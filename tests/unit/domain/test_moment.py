@@ -35,7 +35,7 @@ def test_iso_text_is_read(text: str, value_ms: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "soon", "2023-13-01", "1700000000"])
 def test_other_text_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="Invalid isoformat|month must be|day is out of range"):
+    with pytest.raises(ValueError, match=r"Invalid isoformat|month must be"):
         ms_from_iso(text)
 
 

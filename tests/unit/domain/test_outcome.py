@@ -121,6 +121,8 @@ def test_what_a_worker_may_say_beside_its_outcome() -> None:
             "agent": {"provider": "codex", "model": "m", "mood": "good"},
             "token": "canary-token",
             "unknown": [1],
+            "launch_try": 9,
+            "pull_request_url": 9,
         }
     )
     assert (outcome.attempt, outcome.launch_try, outcome.token) == (2, 3, "canary-token")
@@ -142,34 +144,43 @@ def test_the_token_is_not_shown() -> None:
         pytest.param({}, "taskId must start", id="an empty object"),
         pytest.param({"taskId": "../x", "status": "success"}, "taskId must start", id="a bad task id"),
         pytest.param({"taskId": "t"}, "'status' is invalid: missing", id="no outcome"),
+        pytest.param({"task_id": "t", "status": "success"}, "taskId must start", id="a task id by another name"),
         pytest.param({"taskId": "t", "status": "error"}, "'status' is invalid", id="the other shape's word"),
         pytest.param({"taskId": "t", "status": True}, "'status' is invalid", id="a truth value as status"),
         pytest.param({"taskId": "t", "result": None}, "'result' is invalid", id="a result that is null"),
         pytest.param({"taskId": "t", "result": []}, "'result' is invalid", id="a result that is a list"),
-        pytest.param({"taskId": "t", "result": {}}, "'result.status' is invalid: missing", id="a result without status"),
+        pytest.param({"taskId": "t", "result": {}}, "'result.status' is invalid: missing", id="an empty result"),
         pytest.param(
-            {"taskId": "t", "result": {"status": "failure"}}, "'result.status' is invalid", id="the canonical word inside"
+            {"taskId": "t", "result": {"status": "failure"}},
+            "'result.status' is invalid",
+            id="the other word inside",
         ),
         pytest.param(
             {"taskId": "t", "result": {"status": "error", "errorMessage": 7}},
             "'result.errorMessage' is invalid",
             id="a message that is a number",
         ),
-        pytest.param({"taskId": "t", "status": "failure", "error": "boom"}, "'error' is invalid", id="an error as text"),
+        pytest.param({"taskId": "t", "status": "failure", "error": "boom"}, "'error' is invalid", id="text as error"),
         pytest.param(
-            {"taskId": "t", "status": "failure", "error": {"code": "x" * 257}}, "'error.code' is invalid", id="a long code"
+            {"taskId": "t", "status": "failure", "error": {"code": "x" * 257}},
+            "'error.code' is invalid",
+            id="long code",
         ),
         pytest.param({"taskId": "t", "status": "success", "attempt": 0}, "'attempt' is invalid", id="attempt 0"),
-        pytest.param({"taskId": "t", "status": "success", "attempt": "1"}, "'attempt' is invalid", id="attempt as text"),
+        pytest.param(
+            {"taskId": "t", "status": "success", "attempt": "1"}, "'attempt' is invalid", id="text as attempt"
+        ),
         pytest.param({"taskId": "t", "status": "success", "attempt": True}, "'attempt' is invalid", id="attempt true"),
         pytest.param({"taskId": "t", "status": "success", "attempt": 1.0}, "'attempt' is invalid", id="attempt 1.0"),
         pytest.param({"taskId": "t", "status": "success", "launchTry": 0}, "'launchTry' is invalid", id="launch try 0"),
         pytest.param({"taskId": "t", "status": "success", "agent": "codex"}, "'agent' is invalid", id="agent as text"),
-        pytest.param({"taskId": "t", "status": "success", "token": "x" * 1025}, "'token' is invalid", id="a long token"),
+        pytest.param({"taskId": "t", "status": "success", "token": "x" * 1025}, "'token' is invalid", id="long token"),
         pytest.param(
             {"taskId": "t", "status": "success", "pullRequestUrl": "x" * 2049}, "'pullRequestUrl'", id="a long URL"
         ),
-        pytest.param({"taskId": "t", "status": "failure", "retryNotBefore": True}, "'retryNotBefore", id="a hint of true"),
+        pytest.param(
+            {"taskId": "t", "status": "failure", "retryNotBefore": True}, "'retryNotBefore", id="true as hint"
+        ),
     ],
 )
 def test_a_body_that_says_nothing_usable_is_refused_and_not_echoed(document: object, reason: str) -> None:

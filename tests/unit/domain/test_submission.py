@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from executions.answer import Decision, Reply
+from executions.control import cancel
 from executions.lifecycle import launch_failed
 from executions.policy import Policy
 from executions.record import Execution, Status
 from executions.submission import dispatch, submit
 from tests.support.builders import NOW_MS, POLICY, a_task, intended, pending, running, task_document
 from tests.unit.domain.states import at_work, by_hand, cancelled, cancelling, failed, scheduled, succeeded
+from tests.unit.domain.test_retry import clicked
 
 
 def submitted(execution: Execution | None, *, policy: Policy = POLICY, **fields: Any) -> Decision:
@@ -94,8 +96,8 @@ def test_a_submit_over_the_budget_is_refused() -> None:
         pytest.param(
             scheduled(failed(), assignee="jane"), "jane", Reply.NOTHING_TO_DO, id="a retry scheduled for the same"
         ),
-        pytest.param(scheduled(failed(), assignee="jane"), "joe", Reply.CLAIMED, id="somebody else does not wait for it"),
-        pytest.param(scheduled(failed(), outcome="dropped"), None, Reply.CLAIMED, id="a dropped schedule holds nothing"),
+        pytest.param(scheduled(failed(), assignee="jane"), "joe", Reply.CLAIMED, id="somebody else does not wait"),
+        pytest.param(scheduled(failed(), outcome="dropped"), None, Reply.CLAIMED, id="a dropped one holds nothing"),
     ],
 )
 def test_a_submit_beside_a_scheduled_retry(execution: Execution, assignee: str | None, reply: Reply) -> None:
@@ -156,13 +158,24 @@ def test_a_wish_to_cancel_ends_with_its_attempt() -> None:
     ],
 )
 def test_what_a_message_does(execution: Execution | None, attempt: int | None, reply: Reply) -> None:
-    decision = dispatched(execution, **({} if attempt is None else {"attempt": attempt}))
+    fields: dict[str, Any] = {} if attempt is None else {"attempt": attempt}
+    decision = dispatched(execution, **fields)
     assert decision.answer.reply is reply
     if reply is Reply.CLAIMED:
         expected = execution.latest.number + 1 if execution else 1
         assert claimed(decision).latest.number == expected
     else:
         assert decision.execution is execution
+
+
+def test_the_message_of_a_retry_that_was_cancelled_on_its_way_does_nothing() -> None:
+    stopped = cancel(clicked(failed()), "task-1", reason="x", requested_by="jane", now_ms=NOW_MS).execution
+    assert stopped is not None
+    decision = dispatched(stopped, attempt=2)
+    assert decision.answer.reply is Reply.NOTHING_TO_DO
+    assert decision.execution is stopped
+    assert claimed(dispatched(clicked(stopped), attempt=2)).latest.number == 2
+    assert claimed(submitted(stopped)).state.cancellation is None
 
 
 def test_an_attempt_two_ahead_within_the_budget_is_out_of_order() -> None:

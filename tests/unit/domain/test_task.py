@@ -53,11 +53,12 @@ def test_metadata_names_the_execution_and_its_actor() -> None:
     "extra",
     [
         pytest.param({"unknown": {"deep": [1, None, {"x": []}]}}, id="an unknown field"),
-        pytest.param({"payload": {"a": None, "b": [], "c": {}, "d": 2**53 + 1}}, id="nulls, empty lists, large numbers"),
+        pytest.param({"payload": {"a": None, "b": [], "c": {}, "d": 2**53 + 1}}, id="nulls, empty values"),
         pytest.param({"metadata": {"createdAt": 1.5, "mine": "x", "actor": {"id": "U1", "team": 7}}}, id="in metadata"),
         pytest.param({"metadata": {"createdAt": "2023-11-14T22:13:20Z", "trace_id": "upstream"}}, id="a time as text"),
         pytest.param({"callbacks": {"slack": {"channel": "C1"}}}, id="callbacks"),
         pytest.param({"attempt": 3}, id="the attempt"),
+        pytest.param({"task_id": "../x", "task_type": 7}, id="names of our Python"),
         pytest.param({"snapshot": 1, "project": 2, "trace_id": 3, "source": 4}, id="names of our own properties"),
     ],
 )
@@ -103,6 +104,7 @@ def test_a_source_that_is_no_text_falls_back_to_the_task_type(source: object) ->
         pytest.param(b"{}", "taskId must start", id="no task id"),
         pytest.param(b'{"taskId":"../x","taskType":"t"}', "taskId must start", id="a task id that climbs"),
         pytest.param(b'{"taskId":"t"}', "'taskType' is invalid: missing", id="no task type"),
+        pytest.param(b'{"taskId":"t","task_type":"x"}', "'taskType' is invalid: missing", id="a type by another name"),
         pytest.param(b" " * (MAX_MESSAGE_BYTES + 1), "larger than", id="more than the queue can carry"),
         pytest.param("é" * (MAX_MESSAGE_BYTES // 2 + 1), "larger than", id="text is counted in bytes"),
     ],

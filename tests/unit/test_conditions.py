@@ -1,0 +1,177 @@
+"""The conditions: what they answer, why, and since when."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from executions.conditions import Phase, Reason, conditions, phase, why_execution
+from executions.control import suspend
+from executions.lifecycle import ended, launch_failed
+from executions.moment import iso_from_ms
+from executions.policy import Policy
+from executions.record import Evidence, Execution, Refusal, ResourceLink, Status
+from tests.support.builders import NOW_MS, POLICY, intended, pending, running
+from tests.unit.domain.states import (
+    at_work,
+    by_hand,
+    cancelled,
+    cancelling,
+    claimed_again,
+    failed,
+    reported,
+    scheduled,
+    succeeded,
+)
+
+LATER_MS = NOW_MS + 60_000
+UNKNOWN_MS = NOW_MS - 86_400_000
+
+
+def told(execution: Execution, policy: Policy = POLICY) -> dict[str, dict[str, Any]]:
+    return {item["type"]: item for item in conditions(execution, policy, unknown_ms=UNKNOWN_MS)}
+
+
+def answers(execution: Execution) -> tuple[str, ...]:
+    found = told(execution)
+    return tuple(found[name]["status"] for name in ("Dispatched", "Running", "Succeeded", "Finished"))
+
+
+def relaunching(execution: Execution, *, evidence: bool = True, now_ms: int = LATER_MS) -> Execution:
+    seen = [Evidence(source="fake", observed_at=now_ms, detail="it never came up")] if evidence else []
+    return launch_failed(
+        execution,
+        1,
+        1,
+        code="WORKER_NEVER_STARTED",
+        message="it never came up",
+        permanent=False,
+        now_ms=now_ms,
+        policy=POLICY,
+        evidence=seen,
+    )
+
+
+WAITS = ("False", "False", "Unknown", "False")
+FAILED = ("True", "False", "False", "True")
+ENDED_NOT_DONE = ("True", "False", "Unknown", "False")
+
+
+@pytest.mark.parametrize(
+    ("case", "execution", "shown", "answered", "reason"),
+    [
+        ("claimed", pending(), "Pending", WAITS, "WaitingForLaunch"),
+        ("held back", suspend(pending(), suspended=True), "Pending", WAITS, "Suspended"),
+        ("launch sent", intended(), "Pending", WAITS, "Launching"),
+        ("at work", running(), "Running", ("True", "True", "Unknown", "False"), "WorkerRunning"),
+        ("to be stopped", cancelling(running()), "Running", ("True", "True", "Unknown", "False"), "Cancelling"),
+        ("relaunching", relaunching(running()), "Pending", WAITS, "WaitingForRelaunch"),
+        ("succeeded", succeeded(), "Succeeded", ("True", "False", "True", "True"), "WorkerSucceeded"),
+        ("failed", failed(), "Failed", FAILED, "WorkerFailed"),
+        ("cancelled", cancelled(), "Cancelled", ("False", "False", "False", "True"), "Cancelled"),
+        ("retry to come", scheduled(failed()), "RetryScheduled", ENDED_NOT_DONE, "RetryScheduled"),
+        ("retry dropped", scheduled(failed(), outcome="dropped"), "Failed", FAILED, "WorkerFailed"),
+        ("again", claimed_again(failed()), "Pending", WAITS, "WaitingForLaunch"),
+        ("written by hand", by_hand(), "Running", ("True", "True", "Unknown", "False"), "WorkerRunning"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " in value else None,
+)
+def test_each_state_has_its_phase_answers_and_reason(
+    case: str, execution: Execution, shown: str, answered: tuple[str, ...], reason: str
+) -> None:
+    assert phase(execution) == shown
+    assert answers(execution) == answered
+    assert why_execution(execution).reason == reason
+    assert told(execution)["Finished"]["reason"] == reason
+    assert (answered[3] == "True") == phase(execution).is_finished
+
+
+def test_finished_phases_are_the_last_three() -> None:
+    assert [item for item in Phase if item.is_finished] == [Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED]
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "message"),
+    [
+        ("WORKER_LOST", "WorkerLost", "gone"),
+        ("START_TIMEOUT", "StartTimeout", "gone"),
+        ("E_NO_DISK", "WorkerFailed", "E_NO_DISK: gone"),
+        (None, "WorkerFailed", "gone"),
+    ],
+)
+def test_a_failure_is_named_by_our_own_code_and_foreign_codes_stand_in_the_message(
+    code: str | None, reason: str, message: str
+) -> None:
+    lost = ended(running(), 1, Status.FAILED, now_ms=LATER_MS, code=code, message="gone")
+    why = why_execution(lost)
+    assert (why.reason, why.message) == (reason, message)
+
+
+def test_secrets_in_a_workers_words_are_not_told() -> None:
+    leaky = ended(running(), 1, Status.FAILED, now_ms=LATER_MS, message="token=hunter2 is wrong")
+    assert "hunter2" not in str(conditions(leaky, POLICY, unknown_ms=0))
+
+
+def test_times_are_those_of_what_happened_not_of_the_look() -> None:
+    execution = reported(at_work(pending(), now_ms=NOW_MS + 5_000), succeeded=True, now_ms=NOW_MS + 9_000)
+    found = told(execution)
+    assert found["Dispatched"]["lastTransitionTime"] == iso_from_ms(NOW_MS + 5_000)
+    assert found["Running"]["lastTransitionTime"] == iso_from_ms(NOW_MS + 9_000)
+    assert found["Succeeded"]["lastTransitionTime"] == iso_from_ms(NOW_MS + 9_000)
+    assert found["Finished"]["lastTransitionTime"] == iso_from_ms(NOW_MS + 9_000)
+
+
+def test_an_answer_that_stays_the_same_keeps_its_time_across_attempts() -> None:
+    first = ended(pending(), 1, Status.FAILED, now_ms=NOW_MS + 1_000, code="LAUNCH_REJECTED", message="no")
+    again = claimed_again(first, now_ms=NOW_MS + 2_000)
+    found = told(again)
+    # No worker was ever dispatched, so that this answer is as old as the first attempt.
+    assert found["Dispatched"]["lastTransitionTime"] == iso_from_ms(NOW_MS)
+    assert found["Running"]["lastTransitionTime"] == iso_from_ms(NOW_MS)
+    assert found["Finished"]["lastTransitionTime"] == iso_from_ms(NOW_MS + 2_000)
+
+
+def test_a_retry_that_follows_by_itself_never_finished_anything_in_between() -> None:
+    first = scheduled(reported(running(), now_ms=NOW_MS + 1_000), assignee="jane")
+    superseded = claimed_again(first, now_ms=NOW_MS + 2_000)
+    schedule = superseded.state.schedule
+    assert schedule is not None
+    assert (superseded.latest.number, schedule.outcome) == (2, "superseded")
+    assert told(superseded)["Finished"]["lastTransitionTime"] == iso_from_ms(NOW_MS)
+    promoted = superseded.with_state(schedule=schedule.model_copy(update={"outcome": "promoted"}))
+    assert told(promoted)["Finished"]["lastTransitionTime"] == iso_from_ms(NOW_MS)
+    dropped = superseded.with_state(schedule=schedule.model_copy(update={"outcome": "dropped"}))
+    assert told(dropped)["Finished"]["lastTransitionTime"] == iso_from_ms(NOW_MS + 2_000)
+
+
+def test_a_worker_that_was_taken_away_changes_the_answers_when_it_was_found_gone() -> None:
+    found = told(relaunching(running()))
+    assert found["Dispatched"]["lastTransitionTime"] == iso_from_ms(LATER_MS)
+    assert found["Running"]["lastTransitionTime"] == iso_from_ms(LATER_MS)
+
+
+def test_a_launch_that_was_refused_never_dispatched_anything() -> None:
+    found = told(relaunching(intended(), evidence=False))
+    assert found["Dispatched"]["lastTransitionTime"] == iso_from_ms(NOW_MS)
+
+
+def test_times_that_nobody_wrote_are_told_as_the_one_that_is_known() -> None:
+    found = told(by_hand(Status.FAILED))
+    assert {item["lastTransitionTime"] for item in found.values()} == {iso_from_ms(UNKNOWN_MS)}
+    finished = told(by_hand(Status.FAILED, finished_at=NOW_MS))
+    assert {item["lastTransitionTime"] for item in finished.values()} == {iso_from_ms(NOW_MS)}
+
+
+def test_a_refused_request_is_a_condition_until_the_next_one_is_accepted() -> None:
+    refusal = Refusal(reason="RetryRefused", message="cannot retry execution in status 'running'", at=LATER_MS)
+    refused = running().with_state(resource=ResourceLink(uid="u", refusal=refusal))
+    accepted = told(refused)["Accepted"]
+    assert (accepted["status"], accepted["reason"]) == ("False", "RetryRefused")
+    assert accepted["lastTransitionTime"] == iso_from_ms(LATER_MS)
+    assert "Accepted" not in told(running())
+
+
+def test_dispatched_says_who_launched_it() -> None:
+    dispatched = told(running())["Dispatched"]
+    assert (dispatched["reason"], dispatched["message"]) == (Reason.LAUNCHED, "launched by local")
