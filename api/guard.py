@@ -10,11 +10,11 @@ import asyncio
 import traceback
 
 import structlog
+from alakai_worker.redaction import sanitised
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import INTERNAL, Refused
-from executions.summary import sanitised
 
 MAX_BODY_BYTES = 65_536
 READ_SECONDS = 10.0

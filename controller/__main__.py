@@ -21,17 +21,16 @@ def main() -> int:
     try:
         settings = settings_from_environment()
         configure_logging(settings)
-        app = App.from_settings(settings)
+        uvloop.run(_run(App.from_settings(settings)))
     except InvalidSettings as error:
         sys.stderr.write(f"controller: {error}\n")
         return 2
-
-    async def run() -> None:
-        await app.run(asyncio.Event())
-
-    uvloop.run(run())
     _log.info("Stopped")
     return 0
+
+
+async def _run(app: App) -> None:
+    await app.run(asyncio.Event())
 
 
 if __name__ == "__main__":

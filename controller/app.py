@@ -17,7 +17,6 @@ import structlog
 
 from controller.api_health import ApiHealth
 from controller.epoch import EpochGuard
-from controller.handlers.workerexecutions import WorkerExecutionEvents
 from controller.kopf_operator import KopfOperator
 from controller.leadership import Leadership
 from controller.loops.consumer import Consumer
@@ -30,6 +29,7 @@ from controller.notifier import Notifier
 from controller.observed import ObservedResources
 from controller.probes import Probes
 from controller.reconciler import Reconciler
+from controller.resource_events import WorkerExecutionEvents
 from controller.resource_operations import ResourceOperations
 from controller.work_queue import WorkQueue
 from executions.adapters.epoch_config_map import EpochConfigMap
@@ -43,6 +43,7 @@ from executions.adapters.redis_positions import RedisPositions
 from executions.adapters.redis_store import RedisStore, open_store
 from executions.adapters.settings import Settings
 from executions.adapters.sqs_queue import SqsQueue, open_queue
+from executions.errors import InvalidSettings
 from executions.operations.commands import Commands
 from executions.ports import Launcher
 
@@ -94,9 +95,9 @@ class App:
         listen_to_signals()
         cluster = KubeClient(self.connection, settings.executions_namespace or self.connection.namespace)
         commands = Commands(self.store, self.retries, settings.policy, self.launcher.name)
-        guard = EpochGuard(self.store, EpochConfigMap(cluster))
         probes = Probes(self.store.ping)
-        port = probes.start("0.0.0.0", settings.controller_port)  # noqa: S104 -- the kubelet asks from outside
+        guard = EpochGuard(self.store, EpochConfigMap(cluster), on_answer=probes.trust)
+        port = _serve(probes, settings.controller_port)
         consumer = Consumer(self.tasks, self.store, commands, pending_max=settings.pending_max)
         outcomes = Outcomes(self.kept_outcomes, self.store, commands)
         leader = Leader(
@@ -117,7 +118,6 @@ class App:
             asyncio.create_task(_restarted(name, work))
             for name, work in (
                 ("epoch", lambda: guard.run(_EPOCH_SECONDS)),
-                ("trust", lambda: _follow_trust(guard, probes)),
                 ("consumer", consumer.run),
                 ("outcomes", outcomes.run),
                 ("leadership", leadership.run),
@@ -215,10 +215,13 @@ class Leader:
         return drained_at_ms is not None and now_ms - drained_at_ms >= self.settings.policy.lost_worker_grace_ms
 
 
-async def _follow_trust(guard: EpochGuard, probes: Probes) -> None:
-    while True:
-        probes.is_trusted = guard.is_served
-        await asyncio.sleep(0.2)
+def _serve(probes: Probes, port: int) -> int:
+    try:
+        return probes.start("0.0.0.0", port)  # noqa: S104 -- the kubelet asks from outside
+    except OSError as error:
+        raise InvalidSettings(
+            f"CONTROLLER_PORT is {port}, where nothing can listen ({error.strerror}); set it to a free port"
+        ) from error
 
 
 async def _restarted(name: str, work: Callable[[], Awaitable[None]]) -> None:

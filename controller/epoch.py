@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -55,6 +56,8 @@ class EpochGuard:
 
     store: RedisStore
     copy: EpochCopy
+    on_answer: Callable[[bool], None] = lambda _: None
+    """Told after each comparison whether Redis is served."""
     trust: Trust = Trust.UNDECIDED
 
     @property
@@ -69,6 +72,7 @@ class EpochGuard:
                 self.trust = await self.compare()
             except AlakaiError as error:
                 _log.warning("Redis could not be asked for its epoch", reason=str(error))
+            self.on_answer(self.is_served)
             if self.trust is not before:
                 self._tell()
             await asyncio.sleep(interval_seconds if self.is_served else min(interval_seconds, 1.0))

@@ -63,6 +63,10 @@ class Probes:
         threading.Thread(target=self._server.serve_forever, name="probes", daemon=True).start()
         return int(self._server.server_address[1])
 
+    def trust(self, is_trusted: bool) -> None:
+        """Note whether the store was found to be the one we know."""
+        self.is_trusted = is_trusted
+
     def stop(self) -> None:
         self.is_closed = True
         if self._heart is not None:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from alakai_worker.redaction import sanitised
+
 from executions.moment import iso_from_ms
 from executions.names import reason_from_code
 from executions.policy import Policy
 from executions.record import Attempt, Execution, Schedule, Status
-from executions.summary import sanitised
 
 
 class Condition(StrEnum):

@@ -70,7 +70,7 @@ def judge(attempt: Attempt, observation: Observation, *, now_ms: int, policy: Po
     if observation.state in (WorkerState.STARTING, WorkerState.RUNNING):
         return _judge_present(attempt, observation, seen, now_ms, policy)
     past = attempt.suspicion
-    evidence = [*(past.evidence if past else []), seen][-_EVIDENCE_KEPT:]
+    evidence = _with(past.evidence if past else [], seen)
     suspicion = Suspicion(since=past.since if past else now_ms, looks=past.looks + 1 if past else 1, evidence=evidence)
     if observation.never_started:
         code = "START_TIMEOUT" if _is_late_to_start(attempt, now_ms) else "WORKER_NEVER_STARTED"
@@ -95,6 +95,12 @@ def _judge_present(attempt: Attempt, observation: Observation, seen: Evidence, n
     if code is None:
         return Verdict(Fate.ALIVE)
     return Verdict(Fate.STOP, None, code, f"{code}: {observation.detail}", (seen,))
+
+
+def _with(past: list[Evidence], seen: Evidence) -> list[Evidence]:
+    """Add a look; of looks that show the same one after the other the first and the latest are enough."""
+    is_same = len(past) >= 2 and all((item.source, item.detail) == (seen.source, seen.detail) for item in past[-2:])
+    return [*(past[:-1] if is_same else past), seen][-_EVIDENCE_KEPT:]
 
 
 def _has_run_too_long(attempt: Attempt, at_ms: int, policy: Policy) -> bool:

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from alakai_worker.redaction import sanitised
+
 from executions import names
 from executions.conditions import Why, waiting_schedule, why_attempt
 from executions.moment import iso_from_ms
 from executions.policy import Policy
 from executions.record import Attempt, Execution, Status
 from executions.resource import Observed
-from executions.summary import sanitised
 
 COMPONENT = "alakai-controller"
 

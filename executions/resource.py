@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from alakai_worker.redaction import sanitised
 
 from executions import names
 from executions.conditions import (
@@ -32,7 +33,6 @@ from executions.link import NO_WISHES, Wishes
 from executions.moment import iso_from_ms, ms_from_iso
 from executions.policy import Policy
 from executions.record import Attempt, Execution, Status
-from executions.summary import sanitised
 from executions.task import Task, task_from_document
 
 ATTEMPTS_SHOWN = 16

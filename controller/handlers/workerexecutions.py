@@ -9,8 +9,6 @@ import kopf
 from controller.resource_events import WorkerExecutionEvents
 from executions.names import GROUP, PLURAL, VERSION
 
-__all__ = ["WorkerExecutionEvents", "register"]
-
 
 def register(registry: kopf.OperatorRegistry, events: WorkerExecutionEvents) -> None:
     """Have Kopf hand every watch event of our resource to ``events``."""

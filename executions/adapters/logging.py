@@ -13,14 +13,19 @@ from typing import Any
 
 import orjson
 import structlog
+from alakai_worker.redaction import sanitised
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from executions.adapters.settings import Settings
-from executions.summary import sanitised
 
 _LEVELS = {"debug": 20, "info": 30, "warning": 40, "error": 50, "critical": 60}
 """Numbers of the bunyan family, which the log queries filter by."""
-_QUIET = ("kopf.objects", "botocore", "boto3", "urllib3", "aiohttp.access", "kubernetes", "google", "asyncio", "uvicorn.error")
+_QUIET = (
+    *("aiohttp.access", "asyncio", "boto3", "botocore", "google"),
+    *("kopf.objects", "kubernetes", "urllib3", "uvicorn.error"),
+)
+_TOLD_BY_US = ("kopf._core.reactor.orchestration", "kopf._core.reactor.running")
+"""Kopf writes two tracebacks whenever the API server goes away; ``controller.kopf_operator`` says it in a line."""
 _lock = threading.Lock()
 
 
@@ -48,6 +53,8 @@ def configure_logging(settings: Settings) -> None:
     root.setLevel(settings.log_level)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in _TOLD_BY_US:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -88,7 +88,7 @@ async def test_a_worker_that_dies_is_suspected_first_and_lost_after_the_grace_an
     latest = await world.look(1)
     assert (latest.status, latest.error_code, latest.suspicion) == (Status.FAILED, "WORKER_LOST", None)
     assert latest.error_message == "the worker is gone without a callback for 60 s: exit code 1"
-    assert [item.detail for item in latest.evidence] == ["exit code 1"] * 3
+    assert [item.detail for item in latest.evidence] == ["exit code 1"] * 2
     assert world.woken == ["task-1"]
 
 

@@ -77,13 +77,24 @@ def test_a_lost_worker_leaves_its_evidence() -> None:
     assert [item.observed_at for item in verdict.evidence] == [NOW_MS, NOW_MS + GRACE_MS]
 
 
-def test_the_evidence_of_many_looks_is_bounded_and_its_beginning_is_remembered() -> None:
+def test_of_many_looks_that_show_the_same_the_first_and_the_latest_are_kept() -> None:
     attempt = running().latest
     for number in range(30):
         verdict = look(attempt, WorkerState.STOPPED, number)
         attempt = suspect(running(), 1, suspicion=verdict.suspicion).latest
     assert attempt.suspicion is not None
-    assert (attempt.suspicion.since, attempt.suspicion.looks, len(attempt.suspicion.evidence)) == (NOW_MS, 30, 8)
+    assert (attempt.suspicion.since, attempt.suspicion.looks) == (NOW_MS, 30)
+    assert [item.observed_at for item in attempt.suspicion.evidence] == [NOW_MS, NOW_MS + 29]
+
+
+def test_the_evidence_of_many_different_looks_is_bounded() -> None:
+    attempt = running().latest
+    for number in range(30):
+        observation = Observation("worker", WorkerState.STOPPED, "test", f"look {number}")
+        verdict = judge(attempt, observation, now_ms=NOW_MS + number, policy=POLICY)
+        attempt = suspect(running(), 1, suspicion=verdict.suspicion).latest
+    assert attempt.suspicion is not None
+    assert [item.detail for item in attempt.suspicion.evidence] == [f"look {number}" for number in range(22, 30)]
 
 
 @pytest.mark.parametrize("state", PRESENT)

@@ -6,9 +6,10 @@ from typing import Any
 
 import orjson
 import pytest
+from alakai_worker.redaction import sanitised
 
 from executions.outcome import Agent
-from executions.summary import Slice, sanitised, service_of_worker
+from executions.summary import Slice
 from tests.support.builders import NOW_MS, a_task
 
 CANARY = "hunter2canary"
@@ -201,16 +202,3 @@ def test_control_and_direction_characters_become_spaces_and_the_text_is_cut() ->
     assert sanitised("a\x00b\r\nc\x1b[31md\x7fe\u202ef\u2028g\x9bh\ufeffi") == "a b c [31md e f g h i"
     assert sanitised("x" * 1000) == "x" * 512
     assert len(sanitised("token=a " * 1000)) == 512
-
-
-@pytest.mark.parametrize(
-    ("task_type", "service"),
-    [
-        ("implementation", "alakai-worker-implementation"),
-        ("bug-hunter", "alakai-worker-bug-hunter"),
-        ("a b\n", "alakai-worker-unknown"),
-        ("", "alakai-worker-unknown"),
-    ],
-)
-def test_the_service_of_a_worker(task_type: str, service: str) -> None:
-    assert service_of_worker(task_type) == service

@@ -1,7 +1,4 @@
-"""Removes from a text what must not stand in a log line.
-
-The same patterns as the control plane's own, which cannot be imported here; a test holds the two against each other.
-"""
+"""Removes from a text what must not stand in a log line, for workers and for the control plane alike."""
 
 from __future__ import annotations
 
