@@ -173,6 +173,7 @@ class ResourceOperations:
             made_by=observed.made_by,
             now_ms=seen.now_ms,
             policy=self._policy,
+            launcher=self._commands.launcher,
         )
 
     async def _send_retry(self, task_id: str) -> None:

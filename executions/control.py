@@ -47,7 +47,7 @@ def mark_done(execution: Execution | None, task_id: str) -> Decision:
 
 
 def assign(execution: Execution | None, task_id: str, *, assignee: str | None) -> Decision:
-    """Name who the work is for. A schedule of somebody else's is dropped; the caller then submits for the new one."""
+    """Name who the work is for and drop a schedule of somebody else's; ``submission.hand_over`` also submits."""
     if execution is None:
         return unchanged(None, Reply.NOT_FOUND, task_id)
     if execution.state.assignee == assignee:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from executions import control, retry
+from executions import control, retry, submission
 from executions.answer import Answer, Decision, Reply, changed
 from executions.policy import Policy
 from executions.record import Execution, Refusal, ResourceLink
@@ -75,12 +75,13 @@ def granted(
     made_by: str | None,
     now_ms: int,
     policy: Policy,
+    launcher: str,
 ) -> Decision:
     """Act on one wish by the rules of every door, and remember in the same decision that it was seen.
 
     A refusal is remembered too, so that it is told by condition and not tried again.
     """
-    decision = _decided(execution, wish, wishes, now_ms, policy)
+    decision = _decided(execution, wish, wishes, now_ms, policy, launcher)
     message = refusal_message(decision.answer, policy)
     refusal = Refusal(reason=refusal_reason(wish), message=message, at=now_ms) if message else None
     following = decision.execution or execution
@@ -173,7 +174,7 @@ def _remembered(wishes: Wishes) -> dict[str, Any]:
     return {wish.value: memorable(wishes.value(wish)) for wish in Wish}
 
 
-def _decided(execution: Execution, wish: Wish, wishes: Wishes, now_ms: int, policy: Policy) -> Decision:
+def _decided(execution: Execution, wish: Wish, wishes: Wishes, now_ms: int, policy: Policy, launcher: str) -> Decision:
     task_id = execution.task_id
     match wish:
         case Wish.RETRY:
@@ -186,7 +187,9 @@ def _decided(execution: Execution, wish: Wish, wishes: Wishes, now_ms: int, poli
         case Wish.SUSPEND:
             return changed(control.suspend(execution, suspended=wishes.suspend), Reply.ACCEPTED)
         case Wish.ASSIGNEE:
-            return control.assign(execution, task_id, assignee=wishes.assignee)
+            return submission.hand_over(
+                execution, task_id, assignee=wishes.assignee, now_ms=now_ms, policy=policy, launcher=launcher
+            )
 
 
 def _retried(execution: Execution, now_ms: int, policy: Policy) -> Decision:

@@ -7,9 +7,11 @@ What happens to a claimed attempt afterwards is in ``lifecycle``.
 from __future__ import annotations
 
 from executions.answer import Decision, Reply, changed, unchanged
+from executions.control import assign
+from executions.errors import InvalidTask
 from executions.policy import Policy
 from executions.record import Attempt, Execution, State, Status
-from executions.task import Task
+from executions.task import Task, task_from_document
 
 
 def submit(
@@ -50,6 +52,28 @@ def dispatch(
     if execution is not None and wanted == latest + 1 and execution.latest.status is Status.FAILED:
         return changed(_claimed_next(execution, task, now_ms, launcher), Reply.CLAIMED)
     return unchanged(execution, Reply.OUT_OF_ORDER, task.task_id)
+
+
+def hand_over(
+    execution: Execution | None, task_id: str, *, assignee: str | None, now_ms: int, policy: Policy, launcher: str
+) -> Decision:
+    """Name another assignee, which is itself a submit for them: a failed task within budget is claimed at once.
+
+    The next attempt's message names the new assignee too, so that its retry does not hand the work back.
+    """
+    decision = assign(execution, task_id, assignee=assignee)
+    following = decision.execution
+    if following is None or following is execution or assignee is None:
+        return decision
+    latest = following.latest
+    if latest.status is not Status.FAILED or not policy.may_retry(latest.number) or not latest.task_snapshot:
+        return decision
+    metadata = {**latest.task_snapshot.get("metadata", {}), "assignee": assignee}
+    try:
+        task = task_from_document({**latest.task_snapshot, "taskId": task_id, "metadata": metadata})
+    except InvalidTask:
+        return decision  # a payload written by hand that could not be launched anyway
+    return changed(_claimed_next(following, task, now_ms, launcher), Reply.ACCEPTED)
 
 
 def _begun(task: Task, now_ms: int, launcher: str, incarnation: str) -> Execution:

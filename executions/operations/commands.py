@@ -96,7 +96,17 @@ class Commands:
         return await self._change(task_id, lambda seen: control.mark_done(seen.execution, task_id))
 
     async def assign(self, task_id: str, *, assignee: str | None) -> Answer:
-        return await self._change(task_id, lambda seen: control.assign(seen.execution, task_id, assignee=assignee))
+        return await self._change(
+            task_id,
+            lambda seen: submission.hand_over(
+                seen.execution,
+                task_id,
+                assignee=assignee,
+                now_ms=seen.now_ms,
+                policy=self.policy,
+                launcher=self.launcher,
+            ),
+        )
 
     async def claim(self, task_id: str, *, attempt: int, launch_try: int, claim_id: str) -> Answer:
         """A worker's ``POST /task-claim``."""

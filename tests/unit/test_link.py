@@ -28,7 +28,7 @@ OURS = "incarnation-1"
 
 def grant(execution: Execution, wish: Wish, wishes: Wishes, *, uid: str = "u", made_by: str | None = OURS) -> Execution:
     following = granted(
-        execution, wish, uid=uid, wishes=wishes, made_by=made_by, now_ms=NOW_MS, policy=POLICY
+        execution, wish, uid=uid, wishes=wishes, made_by=made_by, now_ms=NOW_MS, policy=POLICY, launcher="local"
     ).execution
     assert following is not None
     return following
@@ -155,6 +155,13 @@ def test_a_tombstone_is_set_once_and_counts_for_its_attempt() -> None:
 
 def test_a_retry_of_a_running_attempt_is_answered_as_over_http() -> None:
     decision = granted(
-        running(), Wish.RETRY, uid="u", wishes=Wishes(retry="1"), made_by=OURS, now_ms=NOW_MS, policy=POLICY
+        running(),
+        Wish.RETRY,
+        uid="u",
+        wishes=Wishes(retry="1"),
+        made_by=OURS,
+        now_ms=NOW_MS,
+        policy=POLICY,
+        launcher="local",
     )
     assert decision.answer.reply is Reply.NOT_FAILED

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from executions import submission
 from executions.answer import Decision, Reply
 from executions.control import cancel
 from executions.lifecycle import launch_failed
@@ -193,3 +194,41 @@ def test_without_a_budget_the_first_failure_is_the_last_word() -> None:
     policy = Policy(max_retries=0)
     assert dispatched(failed(), policy=policy, attempt=2).answer.reply is Reply.OVER_BUDGET
     assert submitted(failed(), policy=policy).answer.reply is Reply.BUDGET_EXHAUSTED
+
+
+# Handing over
+
+
+def hand_over(execution: Execution, assignee: str | None, *, max_retries: int = 1) -> Execution:
+    policy = Policy(max_retries=max_retries)
+    decision = submission.hand_over(
+        execution, "task-1", assignee=assignee, now_ms=NOW_MS, policy=policy, launcher="local"
+    )
+    assert decision.execution is not None
+    return decision.execution
+
+
+def test_a_failed_task_that_is_handed_over_is_claimed_for_the_new_assignee_at_once() -> None:
+    after = hand_over(scheduled(failed(), assignee="jane"), "joe")
+    assert (after.latest.number, after.latest.status, after.latest.run) == (2, Status.PENDING, 2)
+    assert after.state.assignee == "joe"
+    assert after.state.schedule is not None
+    assert (after.state.schedule.outcome, after.state.schedule.reason) == ("dropped", "issue_reassigned")
+    assert (after.latest.task_snapshot or {})["metadata"]["assignee"] == "joe"
+
+
+@pytest.mark.parametrize(
+    ("execution", "assignee", "max_retries"),
+    [
+        pytest.param(running(), "joe", 1, id="a live worker goes on"),
+        pytest.param(failed(), "joe", 0, id="without budget nothing is claimed"),
+        pytest.param(failed(), None, 1, id="nobody is nobody to work for"),
+        pytest.param(failed().with_latest(task_snapshot=None), "joe", 1, id="a lost payload cannot be run"),
+        pytest.param(failed().with_latest(task_snapshot={"no": "task"}), "joe", 1, id="nor can a broken one"),
+    ],
+)
+def test_handing_over_only_names_the_assignee_when(execution: Execution, assignee: str, max_retries: int) -> None:
+    execution = execution.with_state(assignee="jane")
+    after = hand_over(execution, assignee, max_retries=max_retries)
+    assert after.state.assignee == assignee
+    assert after.attempts == execution.attempts
