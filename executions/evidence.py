@@ -72,7 +72,8 @@ def judge(attempt: Attempt, observation: Observation, *, now_ms: int, policy: Po
     past = attempt.suspicion
     evidence = _with(past.evidence if past else [], seen)
     suspicion = Suspicion(since=past.since if past else now_ms, looks=past.looks + 1 if past else 1, evidence=evidence)
-    if observation.never_started:
+    has_claimed = attempt.launch is not None and attempt.launch.claim_id is not None
+    if observation.never_started and not has_claimed:
         code = "START_TIMEOUT" if _is_late_to_start(attempt, now_ms) else "WORKER_NEVER_STARTED"
         message = f"the worker never started: {observation.detail}"
         return Verdict(Fate.NEVER_STARTED, suspicion, code, message, tuple(evidence))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -56,8 +56,13 @@ class Sweep:
     async def pass_once(self) -> None:
         await self.wake_waiting()
         live = await self.store.members(Index.LIVE, limit=_EVERYTHING)
+        to_look_at: dict[str, dict[str, Snapshot]] = defaultdict(dict)
         for start in range(0, len(live), _READ_BATCH):
-            await self._look_at(await self.store.read_many(live[start : start + _READ_BATCH]))
+            for snapshot in await self.store.read_many(live[start : start + _READ_BATCH]):
+                self._sort(snapshot, to_look_at)
+            # Only full batches, so that n workers cost as few calls of the launcher's API as can be.
+            await self._look(to_look_at, at_least=LOOK_BATCH)
+        await self._look(to_look_at, at_least=1)
 
     async def wake_waiting(self) -> None:
         """Wake what waits for a launch or is due, in the order of age: a missed watch event delays, never loses."""
@@ -66,25 +71,28 @@ class Sweep:
             for task_id in await self.store.members(index, up_to_ms=now_ms, limit=_EVERYTHING):
                 self.wake(task_id)
 
-    async def _look_at(self, snapshots: Sequence[Snapshot]) -> None:
-        by_launcher: dict[str, dict[str, Snapshot]] = defaultdict(dict)
-        for snapshot in snapshots:
-            execution = snapshot.execution
-            if execution is None or not execution.latest.is_live:
-                continue
-            latest = execution.latest
-            if latest.worker_id is None or execution.state.cancellation is not None:
-                self.wake(snapshot.task_id)
-            if latest.worker_id is not None:
-                by_launcher[latest.launcher or ""][latest.worker_id] = snapshot
-        for name, seen in by_launcher.items():
+    def _sort(self, snapshot: Snapshot, to_look_at: dict[str, dict[str, Snapshot]]) -> None:
+        """Note the worker under its launcher; wake what has no worker yet or is to be stopped."""
+        execution = snapshot.execution
+        if execution is None or not execution.latest.is_live:
+            return
+        latest = execution.latest
+        if latest.worker_id is None or execution.state.cancellation is not None:
+            self.wake(snapshot.task_id)
+        if latest.worker_id is not None:
+            to_look_at[latest.launcher or ""][latest.worker_id] = snapshot
+
+    async def _look(self, to_look_at: dict[str, dict[str, Snapshot]], *, at_least: int) -> None:
+        for name, seen in to_look_at.items():
             launcher = self.launchers.get(name)
             if launcher is None:
-                _log.warning("No launcher of this name here; its workers are not looked at", launcher=name)
+                if seen:
+                    _log.warning("No launcher of this name here; its workers are not looked at", launcher=name)
+                seen.clear()
                 continue
-            ids = list(seen)
-            for start in range(0, len(ids), LOOK_BATCH):
-                await self._observe(launcher, ids[start : start + LOOK_BATCH], seen)
+            while len(seen) >= at_least:
+                ids = list(seen)[:LOOK_BATCH]
+                await self._observe(launcher, ids, {worker_id: seen.pop(worker_id) for worker_id in ids})
 
     async def _observe(self, launcher: Launcher, ids: list[str], seen: Mapping[str, Snapshot]) -> None:
         try:
@@ -125,10 +133,11 @@ class Sweep:
     def _judged(self, execution: Execution, observation: Observation, now_ms: int) -> Execution:
         latest = execution.latest
         cancellation = execution.state.cancellation
-        is_gone = observation.state in (WorkerState.STOPPED, WorkerState.MISSING)
+        verdict = self._verdict(latest, observation, now_ms)
+        # A worker that the launcher does not know may be one that is only just starting: that needs a second look.
+        is_gone = observation.state is WorkerState.STOPPED or verdict.fate is Fate.LOST
         if is_gone and cancellation is not None and cancellation.attempt == latest.number:
             return ended(execution, latest.number, Status.CANCELLED, now_ms=now_ms, message=cancellation.reason)
-        verdict = self._verdict(latest, observation, now_ms)
         match verdict.fate:
             case Fate.ALIVE | Fate.STOP:
                 return suspect(execution, latest.number, suspicion=None)

@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     pending_max: Annotated[int, Field(ge=1)] = 10_000
 
     launcher: str = ""
+    ecs_launcher_file: str = ""
+    """Path of the validated file that says where and how ECS runs each task type (``examples/ecs/launcher.yaml``)."""
     callback_url: str = "http://localhost:3000/task-complete"
     local_worker: Annotated[
         str, Field(pattern=r"^(manual|succeed|slow|(fail|transient|die|hang)(:([1-9][0-9]{0,2}|all))?)$")

@@ -267,8 +267,11 @@ async def test_after_a_throttled_launch_the_next_ones_wait_and_in_the_end_are_no
         await launcher.launch(intent)
     assert slept == [0.5, 1, 2, 4]
     assert world.shim.calls["RunTask"] == 5
+    world.shim.fail("ListTasks", Fault.THROTTLE)
+    with pytest.raises(LaunchUnclear, match="ListTasks was throttled"):
+        await launcher.find(intent)
     assert await state_of(launcher, "arn:aws:ecs:eu-west-1:000000000000:task/c/" + "0" * 32) is WorkerState.MISSING
-    assert slept == [0.5, 1, 2, 4], "looks do not wait for launches"
+    assert slept == [0.5, 1, 2, 4], "looks wait neither for launches nor for their verification"
     await launcher.close()
 
 

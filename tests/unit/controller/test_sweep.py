@@ -443,7 +443,7 @@ async def test_a_defect_of_a_launcher_does_not_end_the_sweep(world: World) -> No
     await world.put(running())
     work = asyncio.create_task(world.sweep().run(0.001))
     try:
-        await until(lambda: len(world.looks) >= 3)
+        await until(lambda: len(world.looks) >= 2)
         assert (await world.latest()).status is Status.RUNNING
     finally:
         work.cancel()
