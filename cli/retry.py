@@ -33,7 +33,7 @@ def run(values: Mapping[str, str | None], *, dry_run: bool = False) -> None:
     elif user := values.get("dev_user"):
         headers["x-dev-user"] = user
     status, body = _post(f"{url}?dryRun=true" if dry_run else url, headers)
-    print(f"{status} {body}")
+    print(f"{status} {body}", flush=True)
     if status not in (200, 202):
         raise RetryRefused(f"the API answered {status}; nothing was retried")
 

@@ -147,7 +147,7 @@ class Daemon:
         except psutil.NoSuchProcess:
             pass
         except psutil.TimeoutExpired:
-            return False
+            pass  # it may have ended and only wait for its heir to reap it
         return self.process() is None
 
     def _record(self) -> dict[str, object]:

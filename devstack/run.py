@@ -266,7 +266,7 @@ Everything runs until Ctrl-C. In another terminal, in this folder:
   kubectl describe execution {lost}
   redis-cli -u "$REDIS_URL" HGET alakai-executions:{lost} 1 | python3 -m json.tool
   curl -sS -X POST http://localhost:{values["PORT"]}/dashboard/executions/{lost}/retry -H 'x-dev-user: {DEV_USER}'
-  kubectl wait --for=condition=Finished execution/{lost} --timeout=60s
+  kubectl wait --for=condition=Succeeded execution/{lost} --timeout=60s
   make send-sqs TASK_ID=my-first-task
 """
 

@@ -68,7 +68,8 @@ def hand_over(
     latest = following.latest
     if latest.status is not Status.FAILED or not policy.may_retry(latest.number) or not latest.task_snapshot:
         return decision
-    metadata = {**latest.task_snapshot.get("metadata", {}), "assignee": assignee}
+    known = latest.task_snapshot.get("metadata")
+    metadata = {**(known if isinstance(known, dict) else {}), "assignee": assignee}
     try:
         task = task_from_document({**latest.task_snapshot, "taskId": task_id, "metadata": metadata})
     except InvalidTask:

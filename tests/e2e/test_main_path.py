@@ -197,12 +197,12 @@ def test_kubectl_retries_and_is_refused(served: Installation) -> None:
 def test_kubectl_cancels_a_live_worker(served: Installation) -> None:
     apply(served, "cancelled", "hang")
     wait_phase(served, "cancelled", 1, "Running")
-    assert len(served.workers()) == 1
+    assert len(served.workers("cancelled")) == 1
     annotate(served, "cancelled", "cancel", "wrong branch")
     served.kubectl("wait", "--for=condition=Finished", "execution/cancelled", "--timeout=30s")
     assert served.phase("cancelled") == (1, "Cancelled")
     assert "wrong branch" in served.kubectl("describe", "execution", "cancelled")
-    assert served.workers() == []
+    assert served.workers("cancelled") == []
 
 
 def test_kubectl_done_leaves_a_live_worker_alone(served: Installation) -> None:
@@ -211,7 +211,7 @@ def test_kubectl_done_leaves_a_live_worker_alone(served: Installation) -> None:
     annotate(served, "done", "done", "solved by hand")
     after_a_resync(served, "witness-of-done")
     assert served.phase("done") == (1, "Running")
-    assert len(served.workers()) == 1
+    assert len(served.workers("done")) == 1
     annotate(served, "done", "cancel", "tidying up")
     wait_phase(served, "done", 1, "Cancelled")
 
@@ -230,7 +230,7 @@ def test_deleting_an_unfinished_one_cancels_it(served: Installation) -> None:
     wait_phase(served, "deleted", 1, "Running")
     served.kubectl("delete", "execution", "deleted", "--timeout=30s")
     assert served.status("deleted") == (1, "cancelled")
-    assert served.workers() == []
+    assert served.workers("deleted") == []
     after_a_resync(served, "witness-of-delete")
     assert served.resource("deleted") is None
 
@@ -265,4 +265,4 @@ def test_the_dashboard_cancels_too(served: Installation) -> None:
     assert served.post(path, reason) == (200, {"taskId": "asked", "attempt": 1, "status": "cancelled"})
     assert served.post(path, reason, headers={})[0] == 401
     assert served.post("/dashboard/executions/nobody-sent-this/cancel", reason)[0] == 404
-    assert served.workers() == []
+    assert served.workers("asked") == []

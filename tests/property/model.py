@@ -58,6 +58,7 @@ class Model:
     has_payload: bool = True
     mark: Mark | None = None
     cancelled_attempt: int | None = None
+    assignee: str | None = None
 
     @property
     def last(self) -> Try:
@@ -197,6 +198,17 @@ class Models:
 
     def done(self, task: str) -> Reply:
         return Reply.NOTHING_TO_DO if task in self.tasks else Reply.NOT_FOUND
+
+    def hand_over(self, task: str, assignee: str) -> Reply:
+        found = self.tasks.get(task)
+        if found is None:
+            return Reply.NOT_FOUND
+        if found.assignee == assignee:
+            return Reply.NOTHING_TO_DO
+        found.assignee = assignee
+        if found.last.status == "failed" and found.last.number <= MAX_RETRIES and found.has_payload:
+            self._claim_next(found)
+        return Reply.ACCEPTED
 
     def retry(self, task: str) -> Reply:
         """The mark; what becomes of the message is the machine's."""

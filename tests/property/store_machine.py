@@ -308,6 +308,12 @@ class StoreMachine(RuleBasedStateMachine):
             fault,
         )
 
+    @rule(choice=choices, fault=faults)
+    def somebody_else_is_assigned(self, choice: int, fault: Fault) -> None:
+        task = self.one(choice, lambda model: model.last.status == "failed")
+        name = f"person-{next(self.numbers)}"
+        self.give(lambda: self.commands.assign(task, assignee=name), lambda: self.models.hand_over(task, name), fault)
+
     # Retrying
 
     @rule(choice=choices, mode=st.sampled_from(["up", "up", "away", "unclear"]), fault=faults)

@@ -217,6 +217,13 @@ def test_a_failed_task_that_is_handed_over_is_claimed_for_the_new_assignee_at_on
     assert (after.latest.task_snapshot or {})["metadata"]["assignee"] == "joe"
 
 
+@pytest.mark.parametrize("metadata", [None, "text", 7, []])
+def test_a_record_with_broken_metadata_can_be_handed_over(metadata: object) -> None:
+    snapshot = {"taskId": "task-1", "taskType": "digest", "metadata": metadata}
+    after = hand_over(failed().with_latest(task_snapshot=snapshot), "joe")
+    assert (after.latest.number, after.latest.task_snapshot) == (2, {**snapshot, "metadata": {"assignee": "joe"}})
+
+
 @pytest.mark.parametrize(
     ("execution", "assignee", "max_retries"),
     [
