@@ -43,7 +43,7 @@ def forgotten_entry(snapshot: Snapshot) -> FeedEntry:
 
 
 def record_digest(fields: Mapping[str, bytes]) -> str:
-    """SHA-1 of a record's content, empty for no record; ``commit.lua`` computes the same on its side."""
+    """SHA-1 of a record's content, empty for no record; ``digest.lua`` computes the same on its side."""
     if not fields:
         return ""
     digest = hashlib.sha1(usedforsecurity=False)

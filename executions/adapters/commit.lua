@@ -11,22 +11,6 @@ if ARGV[8] ~= '' then
   if answer then return {'REPEATED', answer} end
 end
 
-local function digest(key)
-  local flat = redis.call('HGETALL', key)
-  local names, values = {}, {}
-  for at = 1, #flat, 2 do
-    names[#names + 1] = flat[at]
-    values[flat[at]] = flat[at + 1]
-  end
-  if #names == 0 then return '' end
-  table.sort(names)
-  local parts = {}
-  for at, name in ipairs(names) do
-    parts[at] = #name .. ':' .. name .. #values[name] .. ':' .. values[name]
-  end
-  return redis.sha1hex(table.concat(parts))
-end
-
 if (redis.call('HGET', KEYS[2], 'version') or '0') ~= ARGV[2] or digest(KEYS[1]) ~= ARGV[3] then
   return {'CONFLICT', ''}
 end

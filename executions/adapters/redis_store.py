@@ -43,9 +43,10 @@ class RedisStore:
         self.redis = redis
         self.keys = Keys(prefix)
         self.epoch = epoch
-        self._commit = redis.register_script(script_text("commit.lua"))
+        digest = script_text("digest.lua")
+        self._commit = redis.register_script(digest + script_text("commit.lua"))
         self._read = redis.register_script(script_text("read.lua"))
-        self._foreign = redis.register_script(script_text("foreign.lua"))
+        self._foreign = redis.register_script(digest + script_text("foreign.lua"))
 
     async def read(self, task_id: str) -> Snapshot:
         now_ms, (found,) = await self._look([task_id])
