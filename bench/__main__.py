@@ -63,6 +63,8 @@ def _measured(scale: Scale, names: Collection[str]) -> str:
     with opened(scale) as stage:
         facts, figures = uvloop.run(_run(stage, names))
     notes = list(stage.notes)
+    if scale is QUICK:
+        notes.append("--quick shows that everything can be measured; its numbers are too small to mean much.")
     if others.share >= _NOTEWORTHY_SHARE:
         notes.append(f"Other programs used {others.share:.0%} of this machine meanwhile: it can do more than this.")
     facts["Measured in"] = f"{time.monotonic() - began:.0f} s, medians of {scale.runs} runs"

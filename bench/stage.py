@@ -40,7 +40,7 @@ class Scale:
 
 
 FULL = Scale(runs=3, executions=1500, lag_seconds=12, resources=(1_000, 10_000), settle_seconds=8, clicks=1500)
-QUICK = Scale(runs=1, executions=200, lag_seconds=3, resources=(100, 500), settle_seconds=3, clicks=300)
+QUICK = Scale(runs=1, executions=150, lag_seconds=3, resources=(100, 400), settle_seconds=2, clicks=300)
 
 
 @dataclass(slots=True)

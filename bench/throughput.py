@@ -29,7 +29,7 @@ async def measure(stage: Stage) -> list[Figure]:
     runs: list[Run] = []
     for number in range(1, stage.scale.runs + 1):
         tops.append(await ceiling.run(stage))
-        runs.append(await _run(stage, under_way=round(tops[-1].per_second * WORKER_SECONDS * 1.5) + 50))
+        runs.append(await _run(stage, under_way=round(tops[-1].per_second * WORKER_SECONDS) + 50))
         say(f"  run {number}: {runs[-1].per_second:.0f} executions/s, bare client {tops[-1].per_second:.0f}/s")
     both = list(zip(runs, tops, strict=True))
     rates = Figure("executions, claimed to Succeeded", tuple(run.per_second for run in runs), "1/s")

@@ -37,10 +37,13 @@ class Leadership:
         try:
             while True:
                 asked_at = loop.time()
+                turn = self._ttl_seconds / 3
                 try:
-                    fence = await self._lease.hold()
+                    # An answer that does not come must not keep us leading past what we know to hold.
+                    async with asyncio.timeout(min(turn, max(held_until - asked_at, 0)) if self.is_leader else turn):
+                        fence = await self._lease.hold()
                     held_until = asked_at + self._ttl_seconds if fence is not None else 0.0
-                except AlakaiError as error:
+                except (AlakaiError, TimeoutError) as error:
                     # The store is away: we still lead until the lease that we know of has run out.
                     fence = self._fence if loop.time() < held_until else None
                     _log.warning("The lease could not be prolonged", reason=str(error), leads_on=fence is not None)
@@ -50,7 +53,7 @@ class Leadership:
                         self._begin(fence)
                 elif self._work is not None and self._work.done():
                     self._begin(self._fence or 0)
-                await asyncio.sleep(self._ttl_seconds / 3)
+                await asyncio.sleep(min(turn, max(held_until - loop.time(), 0)) if self.is_leader else turn)
         finally:
             await self._end()
             try:

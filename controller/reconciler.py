@@ -6,7 +6,7 @@ Level-based: it does not matter what woke it, nor how often. Ends of workers are
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -65,8 +65,7 @@ class Reconciler:
             case IntendLaunch():
                 return await self._intend(execution)
             case LaunchWorker():
-                await self._launch(execution, action, now_ms)
-                return True
+                return await self._launch(execution, action, now_ms)
             case StopWorker():
                 return await self._stop(execution, action)
             case ResendRetry():
@@ -95,15 +94,16 @@ class Reconciler:
 
         return (await self._change(execution, intend)).reply is Reply.ACCEPTED
 
-    async def _launch(self, execution: Execution, action: LaunchWorker, started_ms: int) -> None:
+    async def _launch(self, execution: Execution, action: LaunchWorker, started_ms: int) -> bool:
         latest = execution.latest
         launcher = self._launcher(latest)
         if launcher is None:
-            return
+            return False
         part = self._slice(execution, started_ms)
-        intent = LaunchIntent(self._order(execution, action.launch.launch_try), action.launch.request)
         try:
-            worker_id = await launcher.launch(intent)
+            # The token that is written down, and not one computed anew: only it finds a worker that was started.
+            order = replace(self._order(execution, action.launch.launch_try), token=action.launch.token)
+            worker_id = await launcher.launch(LaunchIntent(order, action.launch.request))
         except LaunchRefused as error:
             refusal = error  # the name ``error`` ends with this block, the closure below lives on
 
@@ -122,7 +122,7 @@ class Reconciler:
             await self._change(execution, refused)
             part.failed("launch")
             await self._finish(part, "launch_refused", refusal)
-            return
+            return True
         except LaunchUnclear as error:
             part.failed("launch")
             await self._finish(part, "launch_unclear", error)
@@ -136,17 +136,20 @@ class Reconciler:
         )
         part.ok("record")
         await self._finish(part, "launched")
+        return True
 
     async def _stop(self, execution: Execution, action: StopWorker) -> bool:
         launcher = self._launcher(execution.latest)
+        reason = action.reason
         if launcher is None:
-            return False
-        if not await launcher.stop(action.worker_id, action.reason):
+            # Somebody wants it ended, and nobody here can reach its worker: it ends, and says so.
+            reason = f"{reason} (its worker was not stopped: no launcher {execution.latest.launcher!r} here)"
+        elif not await launcher.stop(action.worker_id, reason):
             self.wake_after(execution.task_id, _STOP_AGAIN_SECONDS)
             return False
         await self._change(
             execution,
-            lambda found, now_ms: ended(found, action.attempt, Status.CANCELLED, now_ms=now_ms, message=action.reason),
+            lambda found, now_ms: ended(found, action.attempt, Status.CANCELLED, now_ms=now_ms, message=reason),
         )
         return True
 
@@ -184,8 +187,9 @@ class Reconciler:
     def _wake_when_due(self, snapshot: Snapshot) -> None:
         execution = snapshot.execution
         not_before_ms = execution.latest.launch_not_before if execution else None
-        if not_before_ms is not None and execution is not None and execution.latest.status is Status.PENDING:
-            self.wake_after(snapshot.task_id, max(not_before_ms - snapshot.now_ms, 0) / 1000)
+        # Only for what lies ahead: what holds a launch back after its time (a suspension) wakes us by itself.
+        if not_before_ms is not None and not_before_ms > snapshot.now_ms:
+            self.wake_after(snapshot.task_id, (not_before_ms - snapshot.now_ms) / 1000)
 
     def _slice(self, execution: Execution, started_ms: int) -> Slice:
         latest = execution.latest

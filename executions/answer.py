@@ -52,6 +52,8 @@ class Decision:
 
     execution: Execution | None
     answer: Answer
+    is_final: bool = True
+    """False when the same operation may be decided differently later, so that it must not be remembered."""
 
 
 def unchanged(execution: Execution | None, reply: Reply, task_id: str, detail: str | None = None) -> Decision:

@@ -20,15 +20,14 @@ def cancel(execution: Execution | None, task_id: str, *, reason: str, requested_
     if execution is None:
         return unchanged(None, Reply.NOT_FOUND, task_id)
     following = _without_schedule(execution, "issue_cancelled")
-    latest, mark = following.latest, following.state.retry
-    waiting = mark.attempt if mark is not None and latest.number < mark.attempt else None
-    target = waiting if latest.status.is_finished else latest.number
+    latest, waiting = following.latest, following.waiting_retry
+    target = (waiting.attempt if waiting else None) if latest.status.is_finished else latest.number
     if target is not None and following.state.cancellation is None:
         cancellation = Cancellation(
             attempt=target, reason=reason[:REASON_LIMIT], requested_by=requested_by, requested_at=now_ms
         )
         # A retry that was asked for is on its way in the queue: its message must find that it was cancelled.
-        following = following.with_state(cancellation=cancellation, retry=None if waiting else mark)
+        following = following.with_state(cancellation=cancellation, retry=None if waiting else following.state.retry)
         if not latest.status.is_finished and not _has_worker(latest):
             following = ended(following, target, Status.CANCELLED, now_ms=now_ms, message=cancellation.reason)
     if following is execution:

@@ -38,9 +38,9 @@ def index_scores(execution: Execution) -> dict[Index, int | None]:
 
 def _due_ms(execution: Execution) -> int | None:
     latest = execution.latest
-    mark = execution.state.retry
+    mark = execution.waiting_retry
     times = [
         latest.launch_not_before if latest.status is Status.PENDING else None,
-        mark.resend_at if mark is not None and latest.number < mark.attempt else None,
+        mark.resend_at if mark is not None else None,
     ]
     return min((time for time in times if time is not None), default=None)

@@ -8,18 +8,21 @@ How they change is in ``submission``, ``lifecycle``, ``retry`` and ``control``; 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from executions.errors import AlakaiError
 from executions.moment import FOREIGN, Moment
 from executions.outcome import Agent
+
+_ATTEMPT_NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 
 class RecordUnreadable(AlakaiError):
@@ -132,6 +135,8 @@ class RetryRequest(_Stored):
     attempt: int
     requested_at: Moment
     requested_by: str
+    claimed: bool = False
+    """The attempt began; remembered because a hand may remove the attempt again, which asks for nothing."""
     joined: bool = False
     """Another click was told 202 on this request, so it must not be withdrawn any more."""
     resend_at: Moment
@@ -213,6 +218,12 @@ class Execution:
         """The attempt with the largest number; records may begin above 1."""
         return self.attempts[-1]
 
+    @property
+    def waiting_retry(self) -> RetryRequest | None:
+        """The retry that was asked for and that nobody has claimed yet."""
+        mark = self.state.retry
+        return mark if mark is not None and not mark.claimed and self.latest.number < mark.attempt else None
+
     def attempt(self, number: int) -> Attempt | None:
         return next((item for item in self.attempts if item.number == number), None)
 
@@ -248,7 +259,10 @@ def execution_from_stored(
             key=lambda item: item.number,
         )
         remembered = State.model_validate_json(state) if state else None
-    except (ValidationError, ValueError) as error:
+        if not is_ours:
+            for item in attempts:
+                encoded(item)  # what could not be written again (too deep) must not be taken over
+    except (TypeError, ValueError) as error:
         raise RecordUnreadable(
             f"the record of task {task_id} cannot be read ({type(error).__name__}); repair it with redis-cli"
         ) from error
@@ -275,5 +289,8 @@ def _attempt_from_stored(task_id: str, number: str, value: bytes) -> Attempt:
     document = orjson.loads(value)
     if not isinstance(document, dict):
         raise ValueError("not an object")
+    if not _ATTEMPT_NUMBER.fullmatch(number):
+        raise ValueError("not an attempt number")
     # The key and the field name are the identity; what a foreign writer put inside must not contradict it.
-    return Attempt.model_validate({**document, "taskId": task_id, "attempt": int(number)}, context=FOREIGN)
+    identified = {**document, "taskId": task_id, "attempt": int(number)}
+    return Attempt.model_validate(identified, context=FOREIGN, by_alias=True, by_name=False)

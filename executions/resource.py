@@ -280,8 +280,8 @@ def _next_step(execution: Execution, policy: Policy) -> str | None:
         return f"launch at {iso_from_ms(latest.launch_not_before)}" if latest.launch_not_before else "launch"
     if latest.status is not Status.FAILED:
         return None
-    if state.retry is not None and state.retry.attempt > latest.number:
-        return f"attempt {state.retry.attempt}, queued"
+    if execution.waiting_retry is not None:
+        return f"attempt {execution.waiting_retry.attempt}, queued"
     if not latest.task_snapshot:
         return "nothing: its payload is lost"
     return "annotate alakai.dev/retry to retry" if policy.may_retry(latest.number) else "nothing: no retry is left"

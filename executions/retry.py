@@ -59,16 +59,16 @@ def retry_refusal(execution: Execution, policy: Policy) -> Reply | None:
 
 def withdraw_retry(execution: Execution, attempt: int) -> Execution:
     """Take a mark back after a send that provably failed, unless another click relies on it or it was claimed."""
-    mark = execution.state.retry
-    if mark is None or mark.attempt != attempt or mark.joined or execution.latest.number >= attempt:
+    mark = execution.waiting_retry
+    if mark is None or mark.attempt != attempt or mark.joined:
         return execution
     return execution.with_state(retry=None)
 
 
 def retry_is_due(execution: Execution, now_ms: int) -> bool:
     """Whether a marked retry is still unclaimed past its time, so that its message must be enqueued again."""
-    mark = execution.state.retry
-    return mark is not None and execution.latest.number < mark.attempt and mark.resend_at <= now_ms
+    mark = execution.waiting_retry
+    return mark is not None and mark.resend_at <= now_ms
 
 
 def retry_resent(execution: Execution, *, now_ms: int, policy: Policy) -> Execution:
@@ -84,7 +84,13 @@ def retry_message(execution: Execution) -> dict[str, Any] | None:
     latest = execution.latest
     if not latest.task_snapshot:
         return None
-    return {**latest.task_snapshot, "taskId": execution.task_id, "attempt": latest.number + 1}
+    message = {**latest.task_snapshot, "taskId": execution.task_id, "attempt": latest.number + 1}
+    known = message.get("metadata")
+    assignee = execution.state.assignee
+    if assignee is not None and isinstance(known, dict) and known.get("assignee") != assignee:
+        # Somebody else works on it now: the old message must not hand the work back.
+        message["metadata"] = {**known, "assignee": assignee}
+    return message
 
 
 def _joined(execution: Execution, now_ms: int) -> Decision | None:
@@ -92,7 +98,7 @@ def _joined(execution: Execution, now_ms: int) -> Decision | None:
     if mark is None:
         return None
     latest = execution.latest
-    unclaimed = latest.number < mark.attempt
+    unclaimed = execution.waiting_retry is not None
     just_begun = (
         latest.number == mark.attempt
         and not latest.status.is_finished

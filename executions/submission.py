@@ -6,6 +6,8 @@ What happens to a claimed attempt afterwards is in ``lifecycle``.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from executions.answer import Decision, Reply, changed, unchanged
 from executions.control import assign
 from executions.errors import InvalidTask
@@ -51,7 +53,7 @@ def dispatch(
         return unchanged(execution, Reply.NOTHING_TO_DO, task.task_id, "this retry was cancelled")
     if execution is not None and wanted == latest + 1 and execution.latest.status is Status.FAILED:
         return changed(_claimed_next(execution, task, now_ms, launcher), Reply.CLAIMED)
-    return unchanged(execution, Reply.OUT_OF_ORDER, task.task_id)
+    return replace(unchanged(execution, Reply.OUT_OF_ORDER, task.task_id), is_final=False)
 
 
 def hand_over(
@@ -90,8 +92,11 @@ def _claimed_next(execution: Execution, task: Task, now_ms: int, launcher: str) 
     schedule = execution.state.schedule
     if schedule is not None and schedule.outcome is None:
         schedule = schedule.model_copy(update={"outcome": "superseded"})
+    mark = execution.waiting_retry
+    if mark is not None:
+        mark = mark.model_copy(update={"claimed": True})
     return execution.with_attempt(attempt).with_state(
-        cancellation=None, schedule=schedule, assignee=task.metadata.assignee or execution.state.assignee
+        retry=mark, cancellation=None, schedule=schedule, assignee=task.metadata.assignee or execution.state.assignee
     )
 
 

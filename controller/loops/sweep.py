@@ -122,7 +122,7 @@ class Sweep:
             )  # fmt: skip
             self.wake(snapshot.task_id)
         if self._verdict(execution.latest, observation, snapshot.now_ms).fate is Fate.STOP:
-            await launcher.stop(observation.worker_id, "the attempt is past its deadline")
+            await _stop(launcher, observation.worker_id)
 
     def _says_something(self, execution: Execution, observation: Observation, now_ms: int) -> bool:
         """Most looks show a worker that runs: they cost no commit."""
@@ -170,3 +170,11 @@ class Sweep:
 
     def _verdict(self, attempt: Attempt, observation: Observation, now_ms: int) -> Verdict:
         return judge(attempt, observation, now_ms=now_ms, policy=self.policy)
+
+
+async def _stop(launcher: Launcher, worker_id: str) -> None:
+    """A worker that cannot be stopped now is tried again at the next look; it must not keep others from theirs."""
+    try:
+        await launcher.stop(worker_id, "the attempt is past its deadline")
+    except AlakaiError as error:
+        _log.warning("A worker could not be stopped", launcher=launcher.name, worker_id=worker_id, reason=str(error))

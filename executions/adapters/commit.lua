@@ -19,8 +19,12 @@ local fields = tonumber(ARGV[10])
 if ARGV[5] == 'write' then
   for at = 11, 10 + 2 * fields, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
   redis.call('HSET', KEYS[2], 'version', ARGV[2] + 1, 'doc', ARGV[6], 'digest', digest(KEYS[1]))
+  redis.call('PERSIST', KEYS[2])
 elseif ARGV[5] == 'forget' then
-  redis.call('DEL', KEYS[2])
+  -- The version outlives the record for a while: one made anew with the same content must not look like the old one.
+  redis.call('HDEL', KEYS[2], 'doc', 'digest')
+  redis.call('HSET', KEYS[2], 'version', ARGV[2] + 1)
+  redis.call('EXPIRE', KEYS[2], 1296000)
 end
 if ARGV[5] ~= 'remember' then
   for at = 6, #KEYS do

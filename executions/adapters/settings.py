@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from executions.errors import InvalidSettings
 from executions.policy import Policy
 
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     max_retries: Annotated[int, Field(ge=0, le=100)] = 1
     sweep_interval_seconds: Seconds = 15
     resync_interval_seconds: Seconds = 60
-    lost_worker_grace_seconds: Annotated[float, Field(ge=0)] = 60
+    lost_worker_grace_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60
     start_timeout_seconds: Seconds = 900
     attempt_timeout_seconds: Seconds | None = None
     max_launch_tries: Annotated[int, Field(ge=1, le=100)] = 5

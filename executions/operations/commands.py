@@ -141,30 +141,34 @@ class Commands:
     async def resend_retry(self, task_id: str) -> None:
         """Enqueue a marked retry again that is past its time. Raises QueueUnavailable, QueueUnclear."""
 
+        marked: list[int] = []
+
         def resent(found: Execution, now_ms: int) -> Execution:
-            if not retry.retry_is_due(found, now_ms):
+            mark = found.state.retry
+            if mark is None or not retry.retry_is_due(found, now_ms):
                 return found
+            marked[:] = [mark.attempt]
             return retry.retry_resent(found, now_ms=now_ms, policy=self.policy)
 
         # The next time is committed before the send: two controllers never send for the same moment.
         if (await alter(self.store, task_id, resent)).reply is Reply.ACCEPTED:
-            execution = (await self.store.read(task_id)).execution
-            message = retry.retry_message(execution) if execution else None
-            if message is not None:
-                await self.queue.send(message)
+            await self._enqueue(task_id, marked[0])
 
     async def _send_retry(self, task_id: str, attempt: int) -> None:
-        execution = (await self.store.read(task_id)).execution
-        message = retry.retry_message(execution) if execution else None
-        if message is None or message["attempt"] != attempt:
-            return
         try:
-            await self.queue.send(message)
+            await self._enqueue(task_id, attempt)
         except QueueUnclear:
             return
         except QueueUnavailable:
             if await self._withdraw(task_id, attempt):
                 raise
+
+    async def _enqueue(self, task_id: str, attempt: int) -> None:
+        """Send the message of a marked retry, unless the attempt that it asks for has been claimed meanwhile."""
+        execution = (await self.store.read(task_id)).execution
+        message = retry.retry_message(execution) if execution else None
+        if message is not None and message["attempt"] == attempt:
+            await self.queue.send(message)
 
     async def _withdraw(self, task_id: str, attempt: int) -> bool:
         """Take the mark back; False when another click already relies on it, so that the retry will happen."""

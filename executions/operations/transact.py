@@ -32,6 +32,9 @@ async def transact(
         following = None if decision.execution is snapshot.execution else decision.execution
         if following is None and operation is None:
             return decision.answer
+        if operation is not None and not decision.is_final:
+            # Not remembered by this decision, but perhaps by an earlier one that was final.
+            return await store.remembered(operation) or decision.answer
         result = await store.commit(snapshot, following, decision.answer, operation=operation)
         if result.committed is Committed.REPEATED and result.answer is not None:
             return result.answer

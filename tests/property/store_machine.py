@@ -115,7 +115,7 @@ class StoreMachine(RuleBasedStateMachine):
             return
         expected = step()
         assert answer.reply is expected, f"{answer} where {expected} was expected"
-        if operation is not None:
+        if operation is not None and expected is not Reply.OUT_OF_ORDER:  # that one was not acted on
             self.answers[operation] = answer
 
     def alter(

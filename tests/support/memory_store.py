@@ -77,7 +77,7 @@ class MemoryStore:
             if write.entry:
                 self.feed.append(write.entry)
         elif operation is None:
-            self.states.pop(task_id, None)
+            self.states[task_id] = (snapshot.version + 1, b"", "")
             for scores in self.indexes.values():
                 scores.pop(task_id, None)
             self.feed.append(forgotten_entry(snapshot))

@@ -271,9 +271,11 @@ async def test_a_cancelled_launch_that_is_refused_is_not_tried_again(world: Worl
     assert world.launcher.starts == {}
 
 
-async def test_a_worker_of_another_launcher_is_not_stopped(world: World) -> None:
+async def test_a_worker_of_another_launcher_is_not_stopped_and_the_record_says_so(world: World) -> None:
     await world.put(cancelling(running().with_latest(launcher="ecs")))
-    assert (await world.reconcile()).latest.status is Status.RUNNING
+    latest = (await world.reconcile()).latest
+    assert latest.status is Status.CANCELLED
+    assert "its worker was not stopped: no launcher 'ecs' here" in (latest.error_message or "")
     assert world.launcher.calls == []
 
 
