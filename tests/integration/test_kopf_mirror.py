@@ -354,8 +354,9 @@ async def test_deleting_cancels_what_runs_and_nothing_comes_back(side: Side) -> 
         assert (await side.execution("live")).latest.status is Status.CANCELLED
         assert (await side.execution("live")).latest.error_message == "the WorkerExecution was deleted"
         assert (await side.execution("done")).latest.status is Status.SUCCEEDED
-        assert [call for call in side.launcher.calls if call[0] == "stop"]
-        assert not side.launcher.alive - {side.launcher.worker_of(side.launcher.intents[0].order.token)}
+        stopped = (await side.execution("live")).latest.worker_id
+        assert {call[1] for call in side.launcher.calls if call[0] == "stop"} == {stopped}
+        assert stopped not in side.launcher.alive
         await side.resync.once()
         await until(lambda: side.mirror.queue.is_idle)
     async with side.leading():
