@@ -33,8 +33,7 @@ def create_app(context: Context) -> FastAPI:
         redirect_slashes=False,  # A redirect would repeat the caller's path.
         lifespan=_lifespan,
     )
-    app.state.context = context
-    app.state.sign_in = sign_in_for(context.settings, context.identity)
+    bind(app, context)
     app.include_router(health.router)
     app.include_router(callbacks.router)
     if app.state.sign_in is not None:
@@ -42,6 +41,12 @@ def create_app(context: Context) -> FastAPI:
     errors.install(app)
     app.add_middleware(Guard)
     return app
+
+
+def bind(app: FastAPI, context: Context) -> None:
+    """Give an application its context. It keeps no other state, so that a test may bind another one."""
+    app.state.context = context
+    app.state.sign_in = sign_in_for(context.settings, context.identity)
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from starlette.routing import Match
 
 from api.dependencies import Context
-from api.main import create_app
+from api.main import bind, create_app
 from api.probes import Health
 from api.routes import callbacks, executions, health
 from executions.adapters.settings import Settings
@@ -108,8 +108,8 @@ def route_of(method: str, path: str) -> APIRoute | None:
     return next((route for route in ROUTES if route.matches(scope)[0] is Match.FULL), None)
 
 
-def made(*, with_identity: bool = True, **settings: Any) -> Api:
-    """An application on fakes, with these settings."""
+def made(app: FastAPI | None = None, *, with_identity: bool = True, **settings: Any) -> Api:
+    """An application on fakes, with these settings; ``app`` is one made before, which is bound anew."""
     store, retries, outcomes, identity, probe = MemoryStore(), MemoryQueue(), MemoryQueue(), FakeIdentity(), FakeProbe()
     events: list[dict[str, Any]] = []
     context = Context(
@@ -123,7 +123,10 @@ def made(*, with_identity: bool = True, **settings: Any) -> Api:
         clock_ms=lambda: store.now,
         emit=events.append,
     )
-    app = create_app(context)
+    if app is None:
+        app = create_app(context)
+    else:
+        bind(app, context)
     http = httpx.AsyncClient(
         transport=httpx.ASGITransport(app=app, raise_app_exceptions=False), base_url="http://api.test"
     )
