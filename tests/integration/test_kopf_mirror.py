@@ -43,11 +43,6 @@ from tests.support.waiting import until
 
 SECONDS = 30.0
 
-# A process that ends in the middle of a TLS handshake leaves that socket to the interpreter; nobody else holds it.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <(socket.socket|function _SelectorTransport):pytest.PytestUnraisableExceptionWarning"
-)
-
 
 class CountingClient(KubeClient):
     """Counts the writes to each object."""
