@@ -60,6 +60,9 @@ def test_every_answer_of_the_retry_route(served: Installation) -> None:
     assert served.retry("twice")[0] == 202
     served.wait_for("twice", 2, "failed")
     assert served.retry("twice") == (409, {"error": "retry budget exhausted", "maxRetries": 1})
+    bare = {"taskId": "bare", "taskType": "digest", "attempt": 1, "status": "failed"}
+    served.redis.hset(f"{served.prefix}:bare", "1", json.dumps(bare))
+    assert served.retry("bare") == (409, {"error": "cannot retry: task payload is lost"})
     for broken in (no_redis, no_queue):
         assert broken.stop() == 0
 
