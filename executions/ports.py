@@ -60,6 +60,8 @@ class CommitResult:
 
     committed: Committed
     answer: Answer | None = None
+    following: Snapshot | None = None
+    """What a read would give now, of an execution that was written: the next decision needs no read."""
 
 
 class Store(Protocol):

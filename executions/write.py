@@ -19,6 +19,8 @@ from executions.record import Execution, adopted, encoded
 class Write:
     """``attempts`` holds only the fields that change; ``scores`` names every index (None: not in it)."""
 
+    execution: Execution
+    """As it will be read back."""
     attempts: Mapping[str, bytes]
     state: bytes
     scores: Mapping[Index, int | None]
@@ -30,6 +32,7 @@ def write_for(snapshot: Snapshot, execution: Execution) -> Write:
     following = adopted(execution).with_state(sequence=execution.state.sequence + 1)
     before = {item.number: item for item in snapshot.execution.attempts} if snapshot.execution else {}
     return Write(
+        execution=following,
         attempts={str(item.number): encoded(item) for item in following.attempts if before.get(item.number) != item},
         state=encoded(following.state),
         scores=index_scores(following),

@@ -2,7 +2,8 @@
 -- KEYS: record, state, feed, epoch, operation, index...
 -- ARGV: task id, version, digest, epoch ("*": any), mode (write | remember | forget), state document, feed entry,
 --       operation's answer, operation's seconds to live (0: none), number of fields, field, value, ..., score per index
--- Returns {outcome, answer}: WRITTEN, REPEATED (the answer given before), CONFLICT, or EPOCH (not the Redis we know).
+-- Returns {outcome, answer, digest, time in ms}: WRITTEN (with the record's new digest), REPEATED (with the answer given
+-- before), CONFLICT, or EPOCH (not the Redis we know).
 local epoch = redis.call('GET', KEYS[4])
 if not epoch or (ARGV[4] ~= '*' and epoch ~= ARGV[4]) then return {'EPOCH', ''} end
 
@@ -15,10 +16,12 @@ if (redis.call('HGET', KEYS[2], 'version') or '0') ~= ARGV[2] or digest(KEYS[1])
   return {'CONFLICT', ''}
 end
 
+local written, time = ARGV[3], redis.call('TIME')
 local fields = tonumber(ARGV[10])
 if ARGV[5] == 'write' then
   for at = 11, 10 + 2 * fields, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
-  redis.call('HSET', KEYS[2], 'version', ARGV[2] + 1, 'doc', ARGV[6], 'digest', digest(KEYS[1]))
+  written = digest(KEYS[1])
+  redis.call('HSET', KEYS[2], 'version', ARGV[2] + 1, 'doc', ARGV[6], 'digest', written)
   redis.call('PERSIST', KEYS[2])
 elseif ARGV[5] == 'forget' then
   -- The version outlives the record for a while: one made anew with the same content must not look like the old one.
@@ -37,4 +40,4 @@ if ARGV[8] ~= '' then
   redis.call('SET', KEYS[5], ARGV[8])
   if ARGV[9] ~= '0' then redis.call('EXPIRE', KEYS[5], ARGV[9]) end
 end
-return {'WRITTEN', ''}
+return {'WRITTEN', '', written, time[1] * 1000 + math.floor(time[2] / 1000)}

@@ -77,7 +77,7 @@ class RedisStore:
         entry = write.entry if write else forgotten_entry(snapshot) if mode == "forget" else None
         keys = self.keys
         with redis_errors():
-            outcome, remembered = await self._commit(
+            outcome, remembered, *written = await self._commit(
                 keys=[
                     keys.record(snapshot.task_id),
                     keys.state(snapshot.task_id),
@@ -101,7 +101,7 @@ class RedisStore:
             )
         match outcome:
             case b"WRITTEN":
-                return CommitResult(Committed.WRITTEN)
+                return CommitResult(Committed.WRITTEN, following=_following(snapshot, write, *written))
             case b"REPEATED":
                 return CommitResult(Committed.REPEATED, _decoded_answer(remembered))
             case b"CONFLICT":
@@ -213,6 +213,12 @@ def open_store(settings: Settings, *, epoch: str = ANY_EPOCH) -> RedisStore:
 
 def encoded_entry(entry: FeedEntry) -> bytes:
     return orjson.dumps(entry)
+
+
+def _following(snapshot: Snapshot, write: Write | None, digest: bytes, now_ms: int) -> Snapshot | None:
+    if write is None:
+        return None
+    return Snapshot(snapshot.task_id, write.execution, snapshot.version + 1, digest.decode(), now_ms)
 
 
 def _fields_and_scores(write: Write | None) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from executions.answer import Answer, Decision, Reply, changed, unchanged
 from executions.errors import TooMuchContention
@@ -13,12 +14,16 @@ _ROUNDS = 50
 """Far more than any honest race needs: each round means that another writer made progress."""
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The answer, and what is there after it: None where only a read could tell."""
+
+    answer: Answer
+    following: Snapshot | None = None
+
+
 async def transact(
-    store: Store,
-    task_id: str,
-    decide: Callable[[Snapshot], Decision],
-    *,
-    operation: Operation | None = None,
+    store: Store, task_id: str, decide: Callable[[Snapshot], Decision], *, operation: Operation | None = None
 ) -> Answer:
     """Commit what ``decide`` decides and return its answer.
 
@@ -26,20 +31,32 @@ async def transact(
     remembered operation returns the answer that was given first. Raises StoreUnavailable, RecordUnreadable and
     TooMuchContention.
     """
-    for _ in range(_ROUNDS):
-        snapshot = await store.read(task_id)
+    return (await _transact(store, task_id, decide, operation=operation)).answer
+
+
+async def _transact(
+    store: Store,
+    task_id: str,
+    decide: Callable[[Snapshot], Decision],
+    *,
+    operation: Operation | None = None,
+    seen: Snapshot | None = None,
+) -> Done:
+    """``seen`` takes the place of the first read: when it is out of date, the commit conflicts."""
+    for turn in range(_ROUNDS):
+        snapshot = seen if seen is not None and turn == 0 else await store.read(task_id)
         decision = decide(snapshot)
         following = None if decision.execution is snapshot.execution else decision.execution
         if following is None and operation is None:
-            return decision.answer
+            return Done(decision.answer, snapshot)
         if operation is not None and not decision.is_final:
             # Not remembered by this decision, but perhaps by an earlier one that was final.
-            return await store.remembered(operation) or decision.answer
+            return Done(await store.remembered(operation) or decision.answer)
         result = await store.commit(snapshot, following, decision.answer, operation=operation)
         if result.committed is Committed.REPEATED and result.answer is not None:
-            return result.answer
+            return Done(result.answer)
         if result.committed is not Committed.CONFLICT:
-            return decision.answer
+            return Done(decision.answer, result.following)
     raise TooMuchContention(f"task {task_id} was changed by others {_ROUNDS} times in a row; try again")
 
 
@@ -51,7 +68,18 @@ async def alter(
     ACCEPTED when that changed something, NOTHING_TO_DO when it did not, when there is no record, or when the record
     is not of the ``incarnation`` that the caller looked at: one made anew is none of its business.
     """
+    return await transact(store, task_id, _altering(task_id, following, incarnation))
 
+
+async def alter_seen(store: Store, seen: Snapshot, following: Callable[[Execution, int], Execution]) -> Done:
+    """The same for an execution that was just read, which saves reading it again; any other incarnation is left."""
+    incarnation = seen.execution.state.incarnation if seen.execution else None
+    return await _transact(store, seen.task_id, _altering(seen.task_id, following, incarnation), seen=seen)
+
+
+def _altering(
+    task_id: str, following: Callable[[Execution, int], Execution], incarnation: str | None
+) -> Callable[[Snapshot], Decision]:
     def decide(seen: Snapshot) -> Decision:
         found = seen.execution
         if found is None or (incarnation is not None and found.state.incarnation != incarnation):
@@ -61,4 +89,4 @@ async def alter(
             return unchanged(found, Reply.NOTHING_TO_DO, task_id)
         return changed(after, Reply.ACCEPTED)
 
-    return await transact(store, task_id, decide)
+    return decide

@@ -62,7 +62,7 @@ class MemoryStore:
         if operation and operation.key in self.operations:
             return CommitResult(Committed.REPEATED, self.operations[operation.key])
         task_id = snapshot.task_id
-        fields = self.records.get(task_id, {})
+        fields, following = self.records.get(task_id, {}), None
         if self.states.get(task_id, (0, b"", ""))[0] != snapshot.version or record_digest(fields) != snapshot.digest:
             return CommitResult(Committed.CONFLICT)
         if execution is not None:
@@ -76,6 +76,8 @@ class MemoryStore:
                     self.indexes[index][task_id] = score
             if write.entry:
                 self.feed.append(write.entry)
+            digest = record_digest(fields)
+            following = Snapshot(task_id, write.execution, snapshot.version + 1, digest, self.now)
         elif operation is None:
             self.states[task_id] = (snapshot.version + 1, b"", "")
             for scores in self.indexes.values():
@@ -83,7 +85,7 @@ class MemoryStore:
             self.feed.append(forgotten_entry(snapshot))
         if operation:
             self.operations[operation.key] = answer
-        return CommitResult(Committed.WRITTEN)
+        return CommitResult(Committed.WRITTEN, following=following)
 
     async def remembered(self, operation: Operation) -> Answer | None:
         self._check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any, Protocol
 
 from executions.answer import Answer, Decision, Reply
@@ -43,6 +44,20 @@ class StoreContract:
         assert found is not None
         assert found.attempts == pending().attempts
         assert found.state.sequence == 1
+
+    async def test_what_a_commit_says_is_there_is_what_a_read_finds(self, store: Store, world: World) -> None:
+        await world.write_by_hand("task-1", "1", b'{"status":"pending","startedAt":1700000000,"mine":[1]}')
+        found = await store.read("task-1")
+        for _ in range(2):
+            assert found.execution is not None
+            following = found.execution.with_latest(error_message="not yet").with_state(assignee="jane")
+            result = await store.commit(found, following, ANSWER)
+            assert result.following is not None
+            found = await store.read("task-1")
+            assert result.following == replace(found, now_ms=result.following.now_ms)
+            assert result.following.now_ms <= found.now_ms
+        result = await store.commit(found, None, ANSWER, operation=Operation("message:m-3"))
+        assert (result.committed, result.following) == (Committed.WRITTEN, None)
 
     async def test_the_record_holds_attempts_and_nothing_else(self, store: Store, world: World) -> None:
         await store.commit(await store.read("task-1"), running(), ANSWER)
