@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from executions import control, lifecycle, retry, submission
 from executions.answer import Answer, Decision, Reply
 from executions.errors import QueueUnavailable, QueueUnclear
-from executions.operations.transact import alter, transact
+from executions.operations.transact import alter, alter_seen, transact, transacted
 from executions.outcome import Outcome
 from executions.policy import Policy
 from executions.ports import Operation, Queue, Snapshot, Store
@@ -79,10 +79,11 @@ class Commands:
 
         if dry_run:
             return decide(await self.store.read(task_id)).answer
-        answer = await self._change(task_id, decide)
-        if answer.reply is Reply.QUEUED and answer.detail == "send" and answer.attempt is not None:
-            await self._send_retry(task_id, answer.attempt)
-        return answer
+        done = await transacted(self.store, task_id, decide)
+        marked = done.following.execution if done.following else None
+        if done.answer.reply is Reply.QUEUED and done.answer.detail == "send" and marked is not None:
+            await self._send_retry(marked)
+        return done.answer
 
     async def cancel(self, task_id: str, *, reason: str, requested_by: str) -> Answer:
         return await self._change(
@@ -141,33 +142,29 @@ class Commands:
     async def resend_retry(self, task_id: str) -> None:
         """Enqueue a marked retry again that is past its time. Raises QueueUnavailable, QueueUnclear."""
 
-        marked: list[int] = []
-
         def resent(found: Execution, now_ms: int) -> Execution:
-            mark = found.state.retry
-            if mark is None or not retry.retry_is_due(found, now_ms):
+            if not retry.retry_is_due(found, now_ms):
                 return found
-            marked[:] = [mark.attempt]
             return retry.retry_resent(found, now_ms=now_ms, policy=self.policy)
 
         # The next time is committed before the send: two controllers never send for the same moment.
-        if (await alter(self.store, task_id, resent)).reply is Reply.ACCEPTED:
-            await self._enqueue(task_id, marked[0])
+        done = await alter_seen(self.store, await self.store.read(task_id), resent)
+        if done.answer.reply is Reply.ACCEPTED and done.following is not None and done.following.execution is not None:
+            await self._enqueue(done.following.execution)
 
-    async def _send_retry(self, task_id: str, attempt: int) -> None:
+    async def _send_retry(self, marked: Execution) -> None:
         try:
-            await self._enqueue(task_id, attempt)
+            await self._enqueue(marked)
         except QueueUnclear:
             return
         except QueueUnavailable:
-            if await self._withdraw(task_id, attempt):
+            if await self._withdraw(marked.task_id, marked.latest.number + 1):
                 raise
 
-    async def _enqueue(self, task_id: str, attempt: int) -> None:
-        """Send the message of a marked retry, unless the attempt that it asks for has been claimed meanwhile."""
-        execution = (await self.store.read(task_id)).execution
-        message = retry.retry_message(execution) if execution else None
-        if message is not None and message["attempt"] == attempt:
+    async def _enqueue(self, marked: Execution) -> None:
+        """Send the message of a retry that was just marked."""
+        message = retry.retry_message(marked)
+        if message is not None:
             await self.queue.send(message)
 
     async def _withdraw(self, task_id: str, attempt: int) -> bool:

@@ -31,10 +31,10 @@ async def transact(
     remembered operation returns the answer that was given first. Raises StoreUnavailable, RecordUnreadable and
     TooMuchContention.
     """
-    return (await _transact(store, task_id, decide, operation=operation)).answer
+    return (await transacted(store, task_id, decide, operation=operation)).answer
 
 
-async def _transact(
+async def transacted(
     store: Store,
     task_id: str,
     decide: Callable[[Snapshot], Decision],
@@ -42,7 +42,9 @@ async def _transact(
     operation: Operation | None = None,
     seen: Snapshot | None = None,
 ) -> Done:
-    """``seen`` takes the place of the first read: when it is out of date, the commit conflicts."""
+    """``transact``, and what is there after it. ``seen`` takes the place of the first read: when it is out of date, the
+    commit conflicts.
+    """
     for turn in range(_ROUNDS):
         snapshot = seen if seen is not None and turn == 0 else await store.read(task_id)
         decision = decide(snapshot)
@@ -74,7 +76,7 @@ async def alter(
 async def alter_seen(store: Store, seen: Snapshot, following: Callable[[Execution, int], Execution]) -> Done:
     """The same for an execution that was just read, which saves reading it again; any other incarnation is left."""
     incarnation = seen.execution.state.incarnation if seen.execution else None
-    return await _transact(store, seen.task_id, _altering(seen.task_id, following, incarnation), seen=seen)
+    return await transacted(store, seen.task_id, _altering(seen.task_id, following, incarnation), seen=seen)
 
 
 def _altering(
