@@ -25,7 +25,8 @@ from executions.adapters.sqs_queue import SqsQueue
 from executions.evidence import Observation, WorkerState
 from executions.operations.commands import Commands
 from executions.outcome import Outcome
-from executions.ports import LaunchIntent, LaunchOrder, Message
+from executions.ports import Launched, LaunchIntent, LaunchOrder, Message
+from executions.record import Rung
 
 _LONGEST_WAIT_SECONDS = 0.5
 
@@ -79,11 +80,14 @@ class BenchLauncher:
     def prepare(self, order: LaunchOrder) -> dict[str, Any]:
         return {"taskId": order.task_id, "attempt": order.attempt}
 
-    async def launch(self, intent: LaunchIntent) -> str:
+    async def launch(self, intent: LaunchIntent) -> Launched:
         report = asyncio.create_task(self._work(intent.order))
         self._reports.add(report)
         report.add_done_callback(self._reports.discard)
-        return worker_id(intent.order.token)
+        return Launched(worker_id(intent.order.token), Rung.SENT)
+
+    async def find(self, intent: LaunchIntent) -> str | None:
+        return None
 
     async def observe(self, worker_ids: Sequence[str]) -> list[Observation]:
         return [Observation(item, WorkerState.RUNNING, "bench", "a timer") for item in worker_ids]

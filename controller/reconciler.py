@@ -21,7 +21,7 @@ from executions.operations.transact import alter
 from executions.plan import Action, IntendLaunch, LaunchWorker, ResendRetry, StopWorker, plan
 from executions.policy import Policy
 from executions.ports import Launcher, LaunchIntent, LaunchOrder, Snapshot, Store
-from executions.record import Attempt, Execution, Status
+from executions.record import Attempt, Evidence, Execution, Status
 from executions.summary import Slice
 from executions.task import task_from_document
 
@@ -103,7 +103,7 @@ class Reconciler:
         try:
             # The token that is written down, and not one computed anew: only it finds a worker that was started.
             order = replace(self._order(execution, action.launch.launch_try), token=action.launch.token)
-            worker_id = await launcher.launch(LaunchIntent(order, action.launch.request))
+            answer = await launcher.launch(LaunchIntent(order, action.launch.request))
         except LaunchRefused as error:
             refusal = error  # the name ``error`` ends with this block, the closure below lives on
 
@@ -117,6 +117,7 @@ class Reconciler:
                     permanent=refusal.permanent,
                     now_ms=now_ms,
                     policy=self.policy,
+                    evidence=_evidence(launcher, str(refusal), now_ms),
                 )
 
             await self._change(execution, refused)
@@ -131,7 +132,13 @@ class Reconciler:
         await self._change(
             execution,
             lambda found, now_ms: launched(
-                found, latest.number, action.launch.launch_try, worker_id=worker_id, now_ms=now_ms
+                found,
+                latest.number,
+                action.launch.launch_try,
+                worker_id=answer.worker_id,
+                now_ms=now_ms,
+                rung=answer.rung,
+                evidence=_evidence(launcher, answer.detail, now_ms) if answer.detail else (),
             ),
         )
         part.ok("record")
@@ -208,6 +215,10 @@ class Reconciler:
             return
         name, text = type(error).__name__, str(error)
         self.emit(part.event("error", final_status, now_ms=now_ms, error_type=name, error_message=text))
+
+
+def _evidence(launcher: Launcher, detail: str, now_ms: int) -> tuple[Evidence, ...]:
+    return (Evidence(source=f"{launcher.name}:launch", observed_at=now_ms, detail=detail),)
 
 
 def _ending(attempt: int, code: str, message: str) -> Callable[[Execution, int], Execution]:

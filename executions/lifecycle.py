@@ -24,6 +24,7 @@ from executions.record import (
     LateResult,
     Launch,
     Result,
+    Rung,
     Status,
     Suspicion,
 )
@@ -48,12 +49,25 @@ def intend_launch(
     return execution.with_latest(launch=launch, launch_tries=launch.launch_try, launch_not_before=None)
 
 
-def launched(execution: Execution, attempt: int, launch_try: int, *, worker_id: str, now_ms: int) -> Execution:
-    """The launcher answered with a worker. Also after the attempt ended (a fast worker): then only the id is noted."""
+def launched(
+    execution: Execution,
+    attempt: int,
+    launch_try: int,
+    *,
+    worker_id: str,
+    now_ms: int,
+    rung: Rung = Rung.SENT,
+    evidence: Sequence[Evidence] = (),
+) -> Execution:
+    """The launch has a worker. Also after the attempt ended (a fast worker): then only the id is noted."""
     target = execution.attempt(attempt)
     if target is None or target.launch is None or target.launch.launch_try != launch_try or target.worker_id:
         return execution
-    update: dict[str, Any] = {"worker_id": worker_id}
+    update: dict[str, Any] = {
+        "worker_id": worker_id,
+        "launch": target.launch.model_copy(update={"rung": rung}),
+        "evidence": [*target.evidence, *evidence][-16:],
+    }
     if target.status is Status.PENDING:
         update |= {"status": Status.RUNNING, "started_at": now_ms}
     return execution.with_attempt(target.model_copy(update=update))

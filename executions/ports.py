@@ -14,7 +14,7 @@ from executions.answer import Answer
 from executions.evidence import Observation
 from executions.feed import FeedEntry
 from executions.index import Index
-from executions.record import Execution
+from executions.record import Execution, Rung
 
 MESSAGE_MEMORY_SECONDS = 15 * 24 * 3600
 """How long an SQS MessageId is remembered: longer than the longest queue retention (14 days)."""
@@ -185,6 +185,11 @@ class LaunchOrder:
     """Idempotency token: 64 hex digits, see ``names.launch_token``."""
     task: Mapping[str, Any]
     """The task message as received."""
+    callback_token: str | None = field(default=None, repr=False)
+    """A secret for the worker alone, its environment variable ``ALAKAI_CALLBACK_TOKEN``; at most 150 characters.
+
+    Handed over when the launch is sent: it never stands in what ``prepare`` returns, which is stored and shown.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +198,16 @@ class LaunchIntent:
 
     order: LaunchOrder
     request: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A launch has this worker; ``rung`` is what told so."""
+
+    worker_id: str
+    rung: Rung
+    detail: str = ""
+    """What stood against it, in words for a person: kept as evidence with the attempt."""
 
 
 class Launcher(Protocol):
@@ -207,10 +222,18 @@ class Launcher(Protocol):
         """
         ...
 
-    async def launch(self, intent: LaunchIntent) -> str:
-        """Start the worker and return its id; a repeat of the same token returns the same worker.
+    async def launch(self, intent: LaunchIntent) -> Launched:
+        """Start the worker; a repeat of the same token returns the same worker.
 
         Raises LaunchRefused when provably nothing was started, LaunchUnclear when it is unknown.
+        """
+        ...
+
+    async def find(self, intent: LaunchIntent) -> str | None:
+        """The worker that a launch has, found without sending the launch. Never starts anything.
+
+        None says that no worker of this launch lives; whether one that ended is still found is the launcher's own
+        affair. Raises LaunchUnclear when it cannot say.
         """
         ...
 

@@ -44,6 +44,19 @@ class Status(StrEnum):
         return self in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
 
 
+class Rung(StrEnum):
+    """Which rung of the ladder decided that a launch has a worker: from the plain answer down to a bare look."""
+
+    SENT = "sent"
+    """The launcher's answer to a sending, the first one or a replay."""
+    CONFLICT = "conflict"
+    """The launcher named the worker that the token had started with another request."""
+    VERIFIED = "verified"
+    """The launcher refused, and a look showed that the worker started all the same."""
+    LISTED = "listed"
+    """Found among the launcher's workers without sending anything."""
+
+
 class _Stored(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", alias_generator=to_camel, populate_by_name=True)
 
@@ -60,6 +73,8 @@ class Launch(_Stored):
     claim_id: str | None = None
     """The worker instance that won ``POST /task-claim``; only it may work."""
     claimed_at: Moment | None = None
+    rung: Rung | None = None
+    """What told us of the worker; None while nothing has."""
 
 
 class Evidence(_Stored):

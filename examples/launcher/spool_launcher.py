@@ -14,7 +14,8 @@ from typing import Any
 
 from executions.adapters.launchers import LauncherContext
 from executions.evidence import Observation, WorkerState
-from executions.ports import LaunchIntent, LaunchOrder
+from executions.ports import Launched, LaunchIntent, LaunchOrder
+from executions.record import Rung
 
 STATES = {"new": WorkerState.STARTING, "taken": WorkerState.RUNNING, "done": WorkerState.STOPPED}
 
@@ -30,12 +31,16 @@ class SpoolLauncher:
     def prepare(self, order: LaunchOrder) -> dict[str, Any]:
         return {"taskId": order.task_id, "attempt": order.attempt, "launchTry": order.launch_try, **self.urls}
 
-    async def launch(self, intent: LaunchIntent) -> str:
+    async def launch(self, intent: LaunchIntent) -> Launched:
         token = intent.order.token
         if self._state(token) is WorkerState.MISSING:
             (self.folder / f"{token}.partial").write_text(json.dumps(dict(intent.request)))
             (self.folder / f"{token}.partial").rename(self.folder / f"{token}.new")
-        return token
+        return Launched(token, Rung.SENT)
+
+    async def find(self, intent: LaunchIntent) -> str | None:
+        token = intent.order.token
+        return token if self._state(token) is not WorkerState.MISSING else None
 
     async def observe(self, worker_ids: Sequence[str]) -> list[Observation]:
         return [Observation(worker_id, self._state(worker_id), "spool", "its file") for worker_id in worker_ids]

@@ -8,6 +8,7 @@ tasks that did start. Never judges a worker: that is ``evidence``, from what ``e
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import re
 import time
@@ -21,15 +22,18 @@ import structlog
 from executions.adapters.aws_client import endpoint_is_configured, region_from_environment
 from executions.adapters.ecs_client import DESCRIBE_BATCH, EcsClient, EcsConflict, EcsRefused, EcsUnclear
 from executions.adapters.ecs_settings import EXAMPLE, EcsSettings, TaskType, ecs_settings_from_file
-from executions.adapters.launchers import LauncherContext
+from executions.adapters.launchers import CALLBACK_TOKEN_VARIABLE, LauncherContext
 from executions.adapters.settings import Settings
 from executions.ecs_evidence import OUR_STOP, SOURCE, observation_from_task, observation_of_failure
 from executions.errors import InvalidSettings, LaunchRefused, LaunchUnclear, StoreUnavailable
 from executions.evidence import Observation, WorkerState
-from executions.ports import LaunchIntent, LaunchOrder, Payloads
+from executions.ports import Launched, LaunchIntent, LaunchOrder, Payloads
+from executions.record import Rung
 
 OVERRIDES_LIMIT = 8192
 """Characters of the overrides' JSON (botocore service model); therefore no payload ever stands in them."""
+_TOKEN_RESERVE = 200
+"""Characters of the overrides that are left for the callback token, which is added when the launch is sent."""
 _REASON_LIMIT = 255
 _LOOKS = 2
 _LOOK_AGAIN_SECONDS = 2.0
@@ -107,9 +111,10 @@ class EcsLauncher:
             raise _rejected(f"the ECS launcher has no entry for task type {order.task_type!r}; add it or a default")
         overrides = {"containerOverrides": [self._container_override(order, task_type)]}
         length = len(json.dumps(overrides))
-        if length > OVERRIDES_LIMIT:
+        limit = OVERRIDES_LIMIT - _TOKEN_RESERVE
+        if length > limit:
             raise _rejected(
-                f"the launch's variables take {length} characters, ECS allows {OVERRIDES_LIMIT}; "
+                f"the launch's variables take {length} characters, ECS allows {limit} beside the callback token; "
                 "shorten the trace id or the environment of the task type"
             )
         return {
@@ -119,8 +124,8 @@ class EcsLauncher:
             **task_type.placement(),
         }
 
-    async def launch(self, intent: LaunchIntent) -> str:
-        order, request = intent.order, intent.request
+    async def launch(self, intent: LaunchIntent) -> Launched:
+        order, request = intent.order, _with_callback_token(intent)
         try:
             await self._payloads.put(order.task_id, order.task)
         except StoreUnavailable as error:
@@ -134,7 +139,7 @@ class EcsLauncher:
         except EcsRefused as error:
             return await self._verified(intent, _refusal(error))
         if tasks := answer.get("tasks"):
-            return self._launched(tasks[0]["taskArn"])
+            return self._launched(tasks[0]["taskArn"], Rung.SENT)
         if failures := answer.get("failures"):
             said = ", ".join(f"{item.get('reason', 'no reason')} {item.get('detail', '')}".strip() for item in failures)
             return await self._verified(
@@ -213,17 +218,17 @@ class EcsLauncher:
         environment = [{"name": name, "value": variables[name]} for name in sorted(variables)]
         return {"name": task_type.container, "environment": environment}
 
-    def _launched(self, worker_id: str) -> str:
+    def _launched(self, worker_id: str, rung: Rung, detail: str = "") -> Launched:
         self._launched_at[worker_id] = self._clock()
         if len(self._launched_at) > _YOUNG_REMEMBERED:
             del self._launched_at[next(iter(self._launched_at))]
-        return worker_id
+        return Launched(worker_id, rung, detail)
 
     def _is_young(self, worker_id: str) -> bool:
         at = self._launched_at.get(worker_id)
         return at is not None and self._clock() - at < _YOUNG_SECONDS
 
-    async def _adopted(self, intent: LaunchIntent, conflict: EcsConflict) -> str:
+    async def _adopted(self, intent: LaunchIntent, conflict: EcsConflict) -> Launched:
         """The token started a task with other parameters: it is this launch's, whatever changed since."""
         worker_id = conflict.tasks[0] if conflict.tasks else await self.find(intent)
         if worker_id is None:
@@ -234,9 +239,9 @@ class EcsLauncher:
             worker_id=worker_id,
             remedy="the request of a launch must not change; report this with both versions",
         )
-        return self._launched(worker_id)
+        return self._launched(worker_id, Rung.CONFLICT, f"{conflict}; adopted what it started")
 
-    async def _verified(self, intent: LaunchIntent, refusal: LaunchRefused) -> str:
+    async def _verified(self, intent: LaunchIntent, refusal: LaunchRefused) -> Launched:
         """Raise the refusal, unless the launch, or an earlier sending of it, has a task after all."""
         cluster, tag = str(intent.request["cluster"]), started_by(intent.order.token)
         for look in range(_LOOKS):
@@ -248,12 +253,14 @@ class EcsLauncher:
                 raise LaunchUnclear(f"{refusal}; not verified: {error}") from error
             except EcsRefused as error:
                 if error.code == "ClusterNotFoundException":
-                    break
+                    raise refusal from None
                 raise LaunchUnclear(f"{refusal}; not verified: {error}; permit ecs:ListTasks") from error
             if found:
                 _log.warning("Refused launch started all the same", task_id=intent.order.task_id, said=str(refusal))
-                return self._launched(found[0])
-        raise refusal
+                return self._launched(found[0], Rung.VERIFIED, f"{refusal}; ListTasks shows that it started")
+        raise LaunchRefused(
+            f"{refusal} (ListTasks shows no task of this launch)", code=refusal.code, permanent=refusal.permanent
+        )
 
     async def _look(self, cluster: str, worker_ids: list[str]) -> list[Observation] | LaunchUnclear:
         """An error is returned, not raised, so that one batch does not hide the others."""
@@ -271,6 +278,16 @@ class EcsLauncher:
             elif worker_id in failures:
                 seen.append(observation_of_failure(failures[worker_id], worker_id))
         return [item for item in seen if item is not None]
+
+
+def _with_callback_token(intent: LaunchIntent) -> Mapping[str, Any]:
+    """The frozen request and the worker's secret, which is the same for every replay: so ECS sees no other request."""
+    if intent.order.callback_token is None:
+        return intent.request
+    request = copy.deepcopy(dict(intent.request))
+    (override,) = request["overrides"]["containerOverrides"]
+    override["environment"].append({"name": CALLBACK_TOKEN_VARIABLE, "value": intent.order.callback_token})
+    return request
 
 
 def started_by(token: str) -> str:

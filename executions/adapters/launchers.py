@@ -15,6 +15,8 @@ from executions.errors import InvalidSettings
 from executions.ports import Launcher, Payloads
 
 GROUP = "alakai.launchers"
+CALLBACK_TOKEN_VARIABLE = "ALAKAI_CALLBACK_TOKEN"  # noqa: S105 - the name of a variable
+"""Where a worker finds ``LaunchOrder.callback_token``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,12 @@ from typing import Any
 import psutil
 
 from executions.adapters import local_processes
-from executions.adapters.launchers import LauncherContext
+from executions.adapters.launchers import CALLBACK_TOKEN_VARIABLE, LauncherContext
 from executions.adapters.settings import Settings
 from executions.errors import InvalidSettings, LaunchRefused, LaunchUnclear, StoreUnavailable
 from executions.evidence import Observation, WorkerState
-from executions.ports import LaunchIntent, LaunchOrder, Payloads
+from executions.ports import Launched, LaunchIntent, LaunchOrder, Payloads
+from executions.record import Rung
 
 KILL_AFTER_SECONDS = 5.0
 """How long a worker may take to stop before it is killed."""
@@ -97,14 +98,14 @@ class LocalLauncher:
         known = payload if isinstance(payload, Mapping) else {}
         return {"mode": scenario_for(known, order.attempt, self._settings.local_worker)}
 
-    async def launch(self, intent: LaunchIntent) -> str:
+    async def launch(self, intent: LaunchIntent) -> Launched:
         order, mode = intent.order, str(intent.request.get("mode"))
         try:
             await self._payloads.put(order.task_id, order.task)
         except StoreUnavailable as error:
             raise LaunchUnclear(f"the payload of task {order.task_id} could not be laid down: {error}") from error
         if mode == "manual":
-            return f"{_ARN}/manual/{order.token}"
+            return Launched(f"{_ARN}/manual/{order.token}", Rung.SENT)
         if self._reaper is None:
             self._reaper = asyncio.create_task(_reap_children())
         # One at a time, so that repeats within this controller see each other's process. Of two controllers that
@@ -112,7 +113,18 @@ class LocalLauncher:
         async with self._starting:
             if order.token not in await _live_workers():
                 await self._start(order, mode)
-        return f"{_ARN}/process/{order.token}"
+        return Launched(f"{_ARN}/process/{order.token}", Rung.SENT)
+
+    async def find(self, intent: LaunchIntent) -> str | None:
+        """A process that carries the launch token, or one of ours that ended.
+
+        A manual worker is nothing that could be missing, so it is always found: it waits for its callback.
+        """
+        token = intent.order.token
+        if intent.request.get("mode") == "manual":
+            return f"{_ARN}/manual/{token}"
+        has_one = token in await _live_workers() or local_processes.exit_code(token) is not None
+        return f"{_ARN}/process/{token}" if has_one else None
 
     async def observe(self, worker_ids: Sequence[str]) -> list[Observation]:
         matches = {worker_id: _WORKER_ID.fullmatch(worker_id) for worker_id in worker_ids}
@@ -170,6 +182,7 @@ class LocalLauncher:
             "ALAKAI_CLAIM_URL": self._settings.claim_url,
             "ALAKAI_CALLBACK_URL": self._settings.callback_url,
             "ALAKAI_TRACE_ID": order.trace_id,
+            **({} if order.callback_token is None else {CALLBACK_TOKEN_VARIABLE: order.callback_token}),
         }
         log = self._logs / f"{order.task_id}.{order.attempt}.{order.launch_try}.log" if self._logs else None
         try:

@@ -17,6 +17,7 @@ from executions.adapters.token_bucket import TokenBucket
 from executions.errors import LaunchRefused, LaunchUnclear
 from executions.evidence import WorkerState
 from executions.ports import LaunchIntent
+from executions.record import Rung
 from tests.support.ecs_shim import HOUR_SECONDS, EcsShim, Fault, Refusal
 from tests.support.ecs_world import (
     ACCESS_DENIED,
@@ -55,8 +56,10 @@ async def test_failures_that_did_start_a_task_start_no_ghost(world: EcsWorld, un
     intent = an_intent(world)
     world.shim.fail("ListTasks", Fault.NOT_LISTED, unlisted)
     world.shim.fail("RunTask", Fault.FAILURES_AFTER)
-    worker_id = await world.launcher.launch(intent)
-    assert world.shim.alive(intent.order.token) == [worker_id]
+    answer = await world.launcher.launch(intent)
+    assert world.shim.alive(intent.order.token) == [answer.worker_id]
+    assert answer.rung is Rung.VERIFIED
+    assert answer.detail == "RunTask placed no task: RESOURCE:MEMORY; ListTasks shows that it started"
 
 
 @pytest.mark.parametrize("reason", ["RESOURCE:MEMORY", "RESOURCE:CPU", "Capacity is unavailable at this time", "AGENT"])
@@ -110,7 +113,7 @@ async def test_a_refused_repeat_adopts_what_the_first_sending_started(world: Ecs
     world.shim.fail("RunTask", ACCESS_DENIED)
     with pytest.raises(LaunchUnclear):
         await world.launcher.launch(intent)
-    assert await world.launcher.launch(intent) == world.shim.launches[0].arn
+    assert (await world.launcher.launch(intent)).worker_id == world.shim.launches[0].arn
 
 
 @pytest.mark.parametrize("fault", [ACCESS_DENIED, Fault.THROTTLE, Fault.LOSE_REQUEST])
@@ -149,13 +152,13 @@ async def test_a_request_that_boto3_itself_refuses_is_rejected(world: EcsWorld) 
 async def test_a_task_that_ecs_does_not_know_yet_is_missing_and_then_seen(world: EcsWorld) -> None:
     """boto/boto3#842: MISSING right after RunTask."""
     world.shim.missing_looks = 2
-    worker_id = await world.launcher.launch(an_intent(world))
+    worker_id = (await world.launcher.launch(an_intent(world))).worker_id
     looks = [await state_of(world.launcher, worker_id) for _ in range(3)]
     assert looks == [WorkerState.MISSING, WorkerState.MISSING, WorkerState.RUNNING]
 
 
 async def test_a_young_task_that_ecs_does_not_know_yet_is_not_taken_as_stopped(world: EcsWorld) -> None:
-    worker_id = await world.launcher.launch(an_intent(world))
+    worker_id = (await world.launcher.launch(an_intent(world))).worker_id
     world.shim.missing_looks = 1
     world.shim.fail("StopTask", Refusal("InvalidParameterException", "The referenced task was not found."))
     assert await world.launcher.stop(worker_id, "enough") is False
@@ -167,7 +170,7 @@ async def test_a_young_task_that_ecs_does_not_know_yet_is_not_taken_as_stopped(w
 
 async def test_looking_changes_nothing_and_a_start_is_seen(world: EcsWorld) -> None:
     world.shim.first_status = "PROVISIONING"
-    worker_id = await world.launcher.launch(an_intent(world))
+    worker_id = (await world.launcher.launch(an_intent(world))).worker_id
     for _ in range(10):
         assert await state_of(world.launcher, worker_id) is WorkerState.STARTING
     world.shim.become(worker_id, "RUNNING")
@@ -181,7 +184,7 @@ async def test_looking_changes_nothing_and_a_start_is_seen(world: EcsWorld) -> N
 
 
 async def test_a_thousand_workers_are_seen_with_ten_calls(world: EcsWorld) -> None:
-    worker_id = await world.launcher.launch(an_intent(world))
+    worker_id = (await world.launcher.launch(an_intent(world))).worker_id
     ids = world.shim.seed(worker_id, 1000)
     gone = ids[::7]
     for arn in gone:
@@ -200,7 +203,7 @@ async def test_a_thousand_workers_are_seen_with_ten_calls(world: EcsWorld) -> No
 
 @pytest.mark.parametrize("fault", [Fault.LOSE_REPLY, Fault.SERVER_ERROR, ACCESS_DENIED, Refusal("ClientException")])
 async def test_a_failed_look_is_no_evidence(world: EcsWorld, fault: Fault | Refusal) -> None:
-    worker_id = await world.launcher.launch(an_intent(world))
+    worker_id = (await world.launcher.launch(an_intent(world))).worker_id
     ids = world.shim.seed(worker_id, 150)
     world.shim.fail("DescribeTasks", fault)
     assert len(await world.launcher.observe(ids)) in (50, 100), "the other batch is still seen"
@@ -211,7 +214,7 @@ async def test_a_failed_look_is_no_evidence(world: EcsWorld, fault: Fault | Refu
 
 
 async def test_ids_of_another_region_are_left_out_and_malformed_ones_spoil_no_batch(world: EcsWorld) -> None:
-    worker_id = await world.launcher.launch(an_intent(world))
+    worker_id = (await world.launcher.launch(an_intent(world))).worker_id
     elsewhere = worker_id.replace(REGION, "us-east-1")
     malformed = f"{worker_id}?"
     observations = await world.launcher.observe([elsewhere, malformed, worker_id])
@@ -226,7 +229,7 @@ async def test_ids_of_another_region_are_left_out_and_malformed_ones_spoil_no_ba
 
 async def test_throttled_launches_do_not_starve_the_looks(world: EcsWorld) -> None:
     """PrefectHQ/prefect#18584: throttling of one call held up every other for hours."""
-    worker_id = await world.launcher.launch(an_intent(world))
+    worker_id = (await world.launcher.launch(an_intent(world))).worker_id
     intents = [an_intent(world, f"task-{number}") for number in range(40)]
     world.shim.fail("RunTask", Fault.THROTTLE, 1000)
     waiting = [asyncio.create_task(world.launcher.launch(intent)) for intent in intents]
@@ -240,7 +243,7 @@ async def test_throttled_launches_do_not_starve_the_looks(world: EcsWorld) -> No
     # Each is the same launch when it is sent again.
     world.shim.heal()
     restarted = world.reopened()
-    assert await restarted.launch(intents[0]) == world.shim.launches[-1].arn
+    assert (await restarted.launch(intents[0])).worker_id == world.shim.launches[-1].arn
     await restarted.close()
 
 
@@ -276,7 +279,7 @@ async def test_after_a_throttled_launch_the_next_ones_wait_and_in_the_end_are_no
 
 
 async def test_launches_that_hang_leave_threads_to_the_looks(world: EcsWorld) -> None:
-    worker_id = await world.launcher.launch(an_intent(world))
+    worker_id = (await world.launcher.launch(an_intent(world))).worker_id
     launcher = world.reopened(answer_seconds=3)
     world.shim.fail("RunTask", Fault.NO_REPLY, 100)
     waiting = [asyncio.create_task(launcher.launch(an_intent(world, f"task-{number}"))) for number in range(8)]
@@ -289,7 +292,7 @@ async def test_launches_that_hang_leave_threads_to_the_looks(world: EcsWorld) ->
 
 
 async def test_a_list_that_never_ends_is_given_up(world: EcsWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    worker_id = await world.launcher.launch(an_intent(world))
+    worker_id = (await world.launcher.launch(an_intent(world))).worker_id
     world.shim.seed(worker_id, 250)
     monkeypatch.setattr("executions.adapters.ecs_client._PAGES", 2)
     client = EcsClient(region=REGION, endpoint_url=world.shim.url)

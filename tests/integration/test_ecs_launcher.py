@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -17,6 +18,7 @@ from executions.adapters.launchers import LauncherContext
 from executions.errors import InvalidSettings, LaunchRefused, LaunchUnclear
 from executions.evidence import WorkerState
 from executions.ports import LaunchIntent
+from executions.record import Rung
 from tests.support.ecs_shim import DAY_SECONDS, HOUR_SECONDS, EcsShim, Fault, Refusal
 from tests.support.ecs_world import (
     ACCESS_DENIED,
@@ -55,7 +57,7 @@ class TestEcsLauncher(LauncherContract):
 
 async def test_a_launch_sends_exactly_what_was_frozen(world: EcsWorld) -> None:
     intent = an_intent(world)
-    worker_id = await world.launcher.launch(intent)
+    worker_id = (await world.launcher.launch(intent)).worker_id
     (sent,) = world.shim.requests["RunTask"]
     assert sent == {
         **intent.request,
@@ -80,6 +82,31 @@ async def test_a_launch_sends_exactly_what_was_frozen(world: EcsWorld) -> None:
     assert world.shim.launches[0].arn == worker_id
 
 
+async def test_the_callback_token_is_added_when_the_launch_is_sent_and_is_the_same_in_every_replay(
+    world: EcsWorld,
+) -> None:
+    order = replace(an_order(world.task()), callback_token="t" * 150)
+    intent = LaunchIntent(order, world.launcher.prepare(order))
+    frozen = copy.deepcopy(intent.request)
+    world.shim.fail("RunTask", Fault.LOSE_REPLY)
+    with pytest.raises(LaunchUnclear):
+        await world.launcher.launch(intent)
+    answer = await world.launcher.launch(intent)
+    assert (answer.rung, answer.worker_id) == (Rung.SENT, world.shim.launches[0].arn), "ECS saw one request"
+    (override,) = world.shim.launches[0].request["overrides"]["containerOverrides"]
+    assert {"name": "ALAKAI_CALLBACK_TOKEN", "value": "t" * 150} in override["environment"]
+    assert intent.request == frozen, "what is stored was changed"
+
+
+async def test_the_longest_variables_still_have_room_for_a_callback_token(world: EcsWorld) -> None:
+    order = replace(an_order(world.task()), callback_token="t" * 150)
+    spare = 8192 - 200 - len(json.dumps(world.launcher.prepare(replace(order, trace_id=""))["overrides"]))
+    longest = replace(order, trace_id="i" * spare)
+    await world.launcher.launch(LaunchIntent(longest, world.launcher.prepare(longest)))
+    with pytest.raises(LaunchRefused, match="ECS allows 7992 beside the callback token"):
+        world.launcher.prepare(replace(order, trace_id="i" * (spare + 1)))
+
+
 async def test_a_payload_of_any_size_goes_by_reference(world: EcsWorld) -> None:
     """Overrides stop at 8,192 characters."""
     order = an_order({**world.task(), "payload": {"prompt": "x" * 500_000}})
@@ -91,7 +118,7 @@ async def test_a_payload_of_any_size_goes_by_reference(world: EcsWorld) -> None:
 
 async def test_variables_that_are_too_long_are_refused_before_the_intent_is_written(world: EcsWorld) -> None:
     order = replace(an_order(world.task()), trace_id="t" * 8000)
-    with pytest.raises(LaunchRefused, match="ECS allows 8192; shorten the trace id") as refused:
+    with pytest.raises(LaunchRefused, match="beside the callback token; shorten the trace id") as refused:
         world.launcher.prepare(order)
     assert (refused.value.code, refused.value.permanent) == ("LAUNCH_REJECTED", True)
 
@@ -122,7 +149,7 @@ async def test_a_launch_whose_answer_was_lost_is_sent_again_and_starts_once(worl
         with pytest.raises(LaunchUnclear):
             await world.launcher.launch(intent)
     assert world.shim.calls["RunTask"] == 2, "a call was repeated on its own"
-    worker_id = await world.launcher.launch(intent)
+    worker_id = (await world.launcher.launch(intent)).worker_id
     assert [item.arn for item in world.shim.launches] == [worker_id]
 
 
@@ -131,7 +158,7 @@ async def test_a_launch_that_is_never_answered_is_unclear_after_the_time_out(wor
     world.shim.fail("RunTask", Fault.NO_REPLY)
     with pytest.raises(LaunchUnclear, match="ReadTimeoutError"):
         await launcher.launch(intent)
-    assert await launcher.launch(intent) == world.shim.launches[0].arn
+    assert (await launcher.launch(intent)).worker_id == world.shim.launches[0].arn
     assert len(world.shim.launches) == 1
     await launcher.close()
 
@@ -150,19 +177,21 @@ async def test_nobody_listening_is_unclear(world: EcsWorld) -> None:
 
 async def test_another_request_with_the_same_token_adopts_the_task_that_runs(world: EcsWorld) -> None:
     intent = an_intent(world)
-    worker_id = await world.launcher.launch(intent)
+    worker_id = (await world.launcher.launch(intent)).worker_id
     family = str(intent.request["taskDefinition"]).partition(":")[0]
     drifted = LaunchIntent(intent.order, {**intent.request, "taskDefinition": f"{family}:2"})
-    assert await world.launcher.launch(drifted) == worker_id
+    answer = await world.launcher.launch(drifted)
+    assert (answer.worker_id, answer.rung) == (worker_id, Rung.CONFLICT)
+    assert "other parameters" in answer.detail
     assert len(world.shim.launches) == 1
 
 
 async def test_a_conflict_that_names_no_task_is_looked_up_also_among_the_stopped(world: EcsWorld) -> None:
     intent = an_intent(world)
-    worker_id = await world.launcher.launch(intent)
+    worker_id = (await world.launcher.launch(intent)).worker_id
     world.shim.finish(worker_id)
     world.shim.fail("RunTask", Refusal("ConflictException"), 2)
-    assert await world.launcher.launch(intent) == worker_id
+    assert (await world.launcher.launch(intent)).worker_id == worker_id
     with pytest.raises(LaunchUnclear, match="no task of this launch is found"):
         await world.launcher.launch(an_intent(world, "task-2"))
 
@@ -174,7 +203,7 @@ async def test_new_settings_do_not_change_a_launch_that_was_written_down(world: 
         await world.launcher.launch(intent)
     world.rewrite(cluster="another-cluster")
     restarted = world.reopened()
-    worker_id = await restarted.launch(intent)
+    worker_id = (await restarted.launch(intent)).worker_id
     assert [item.arn for item in world.shim.launches] == [worker_id]
     # Nor does it lose the workers of the former cluster.
     assert await state_of(restarted, worker_id) is WorkerState.RUNNING
@@ -189,8 +218,8 @@ async def test_a_launch_older_than_its_token_is_found_instead_of_sent(world: Ecs
     """apache/airflow#72421: a task that had finished was launched again. Tags are filtered here, as ECS cannot
     filter stopped tasks by them (psd401/aistudio#1420)."""
     intent, other, restarted = an_intent(world), an_intent(world, "task-2"), world.reopened()
-    worker_id = await world.launcher.launch(intent)
-    world.shim.seed(await world.launcher.launch(other), 150)
+    worker_id = (await world.launcher.launch(intent)).worker_id
+    world.shim.seed((await world.launcher.launch(other)).worker_id, 150)
     for arn in list(world.shim.tasks):
         if arn != worker_id:
             world.shim.finish(arn)
@@ -208,13 +237,13 @@ async def test_a_launch_older_than_its_token_is_found_instead_of_sent(world: Ecs
 async def test_tokens_are_forgotten_as_aws_forgets_them(world: EcsWorld, stops: bool) -> None:
     """The limit that the rule "never replay an old launch blindly" comes from."""
     intent = an_intent(world)
-    worker_id = await world.launcher.launch(intent)
+    worker_id = (await world.launcher.launch(intent)).worker_id
     if stops:
         world.shim.finish(worker_id)
     world.shim.advance((HOUR_SECONDS if stops else DAY_SECONDS) - 1)
-    assert await world.launcher.launch(intent) == worker_id
+    assert (await world.launcher.launch(intent)).worker_id == worker_id
     world.shim.advance(1)
-    assert await world.launcher.launch(intent) != worker_id
+    assert (await world.launcher.launch(intent)).worker_id != worker_id
 
 
 # Stops
@@ -222,7 +251,7 @@ async def test_tokens_are_forgotten_as_aws_forgets_them(world: EcsWorld, stops: 
 
 async def test_a_stop_is_repeated_until_the_task_is_gone_and_is_recognised_as_ours(world: EcsWorld) -> None:
     world.shim.stops_at_once = False
-    worker_id = await world.launcher.launch(an_intent(world))
+    worker_id = (await world.launcher.launch(an_intent(world))).worker_id
     reason = "cancelled by somebody " + "x" * 300
     assert await world.launcher.stop(worker_id, reason) is False
     assert world.shim.requests["StopTask"][0]["reason"] == f"alakai: {reason}"[:255]
@@ -242,7 +271,7 @@ async def test_a_stop_is_repeated_until_the_task_is_gone_and_is_recognised_as_ou
     "fault", [Fault.LOSE_REPLY, Fault.THROTTLE, Fault.SERVER_ERROR, ACCESS_DENIED, Refusal("ClusterNotFoundException")]
 )
 async def test_a_stop_that_failed_proves_nothing(world: EcsWorld, fault: Fault | Refusal) -> None:
-    worker_id = await world.launcher.launch(an_intent(world))
+    worker_id = (await world.launcher.launch(an_intent(world))).worker_id
     world.shim.fail("StopTask", fault)
     with pytest.raises(LaunchUnclear):
         await world.launcher.stop(worker_id, "enough")
@@ -254,7 +283,7 @@ async def test_a_stop_that_failed_proves_nothing(world: EcsWorld, fault: Fault |
 async def test_the_entry_point_makes_the_launcher_of_the_file(world: EcsWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_ECS", world.shim.url)
     launcher = create_from_file(LauncherContext(SETTINGS, world.payloads), str(world.path))
-    assert await state_of(launcher, await launcher.launch(an_intent(world))) is WorkerState.RUNNING
+    assert await state_of(launcher, (await launcher.launch(an_intent(world))).worker_id) is WorkerState.RUNNING
     await launcher.close()
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +118,10 @@ async def test_a_manual_worker_is_no_process_and_runs_until_it_is_stopped(
 ) -> None:
     world = LocalWorld(server, tmp_path, "manual")
     intent = an_intent(world)
-    worker_id = await world.launcher.launch(intent)
+    worker_id = (await world.launcher.launch(intent)).worker_id
     assert worker_id == f"arn:aws:ecs:local:000000000000:task/manual/{intent.order.token}"
-    assert await world.launcher.launch(intent) == worker_id
+    assert await world.launcher.find(intent) == worker_id, "there is nothing that could be missing"
+    assert (await world.launcher.launch(intent)).worker_id == worker_id
     assert world.pids(intent.order.token) == []
     assert world.payloads.kept["task-1"] == intent.order.task
     for launcher in (world.launcher, world.reopened()):
@@ -131,7 +133,7 @@ async def test_a_manual_worker_is_no_process_and_runs_until_it_is_stopped(
 async def test_a_launch_lays_down_the_payload_and_names_the_mode_in_its_id(world: LocalWorld) -> None:
     intent = an_intent(world)
     assert intent.request == {"mode": "hang"}
-    worker_id = await world.launcher.launch(intent)
+    worker_id = (await world.launcher.launch(intent)).worker_id
     assert worker_id == f"arn:aws:ecs:local:000000000000:task/process/{intent.order.token}"
     assert world.payloads.kept["task-1"] == intent.order.task
 
@@ -150,7 +152,8 @@ async def test_a_worker_gets_its_launch_and_no_credentials(
     for name in ("REDIS_URL", "AWS_SECRET_ACCESS_KEY", "ALAKAI_SOMETHING_ELSE"):
         monkeypatch.setenv(name, "a-secret")
     world = LocalWorld(server, tmp_path)
-    intent = an_intent(world)
+    order = replace(an_order(world.task()), callback_token="t0ken")
+    intent = LaunchIntent(order, world.launcher.prepare(order))
     try:
         await world.launcher.launch(intent)
         (pid,) = world.pids(intent.order.token)
@@ -163,6 +166,7 @@ async def test_a_worker_gets_its_launch_and_no_credentials(
             "ALAKAI_ATTEMPT": "1",
             "ALAKAI_LAUNCH_TRY": "1",
             "ALAKAI_CLAIM_URL": f"{server.url}/task-claim",
+            "ALAKAI_CALLBACK_TOKEN": "t0ken",
             "ALAKAI_CALLBACK_URL": f"{server.url}/task-complete",
             "ALAKAI_TRACE_ID": "trace-task-1",
         }
@@ -175,7 +179,7 @@ async def test_a_worker_gets_its_launch_and_no_credentials(
 
 async def test_a_worker_reports_and_its_exit_code_is_seen(server: CallbackServer, tmp_path: Path) -> None:
     world = LocalWorld(server, tmp_path, "fail")
-    worker_id = await world.launcher.launch(an_intent(world))
+    worker_id = (await world.launcher.launch(an_intent(world))).worker_id
 
     async def is_gone() -> bool:
         return await state_of(world.launcher, worker_id) in GONE
@@ -192,7 +196,7 @@ async def test_a_worker_reports_and_its_exit_code_is_seen(server: CallbackServer
 
 async def test_a_killed_worker_is_reaped_without_being_looked_at(world: LocalWorld) -> None:
     intent = an_intent(world)
-    worker_id = await world.launcher.launch(intent)
+    worker_id = (await world.launcher.launch(intent)).worker_id
     (pid,) = world.pids(intent.order.token)
     os.kill(pid, signal.SIGKILL)
 
@@ -243,7 +247,7 @@ async def main():
     settings = Settings(callback_url={world.settings.callback_url!r})
     launcher = LocalLauncher(settings, Payloads(), environment=os.environ, logs=pathlib.Path({str(tmp_path)!r}))
     order = LaunchOrder({order.task_id!r}, "implementation", 1, 1, "trace", {order.token!r}, {{}})
-    print(await launcher.launch(LaunchIntent(order, {{"mode": "hang"}})), flush=True)
+    print((await launcher.launch(LaunchIntent(order, {{"mode": "hang"}}))).worker_id, flush=True)
     os.kill(os.getpid(), 9)
 
 asyncio.run(main())
@@ -254,13 +258,13 @@ asyncio.run(main())
     assert controller.returncode == -signal.SIGKILL, errors.decode()
     worker_id = output.decode().strip()
     assert await state_of(world.launcher, worker_id) is WorkerState.RUNNING
-    assert await world.launcher.launch(LaunchIntent(order, {"mode": "hang"})) == worker_id
+    assert (await world.launcher.launch(LaunchIntent(order, {"mode": "hang"}))).worker_id == worker_id
     assert await world.workers(order.token) == 1
     await stop_until_gone(world.launcher, worker_id)
 
 
 async def test_a_stopped_worker_says_so_before_it_ends(world: LocalWorld) -> None:
-    worker_id = await world.launcher.launch(an_intent(world))
+    worker_id = (await world.launcher.launch(an_intent(world))).worker_id
 
     async def has_begun() -> bool:
         return bool(world.server.claims)
@@ -275,7 +279,7 @@ async def test_a_stopped_worker_says_so_before_it_ends(world: LocalWorld) -> Non
 async def test_a_worker_that_does_not_stop_is_killed(world: LocalWorld) -> None:
     # It cannot deliver its outcome and therefore does not end by itself.
     world.server.script[COMPLETE].extend([Scripted(503)] * 1000)
-    worker_id = await world.launcher.launch(an_intent(world))
+    worker_id = (await world.launcher.launch(an_intent(world))).worker_id
 
     async def reports() -> bool:
         assert await world.launcher.stop(worker_id, "enough") is False
@@ -313,7 +317,7 @@ async def test_a_trace_id_that_no_process_can_carry_is_refused_for_good(world: L
 
 
 async def test_an_unreadable_process_table_is_no_evidence(world: LocalWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    worker_id = await world.launcher.launch(an_intent(world))
+    worker_id = (await world.launcher.launch(an_intent(world))).worker_id
 
     def fail(_attributes: object) -> None:
         raise psutil.AccessDenied
@@ -445,7 +449,7 @@ class TestExampleLauncher(LauncherContract):
         return SpoolWorld(context, tmp_path / "spool")
 
     async def test_a_taken_launch_is_not_stopped_by_force(self, world: SpoolWorld) -> None:
-        worker_id = await world.launcher.launch(an_intent(world))
+        worker_id = (await world.launcher.launch(an_intent(world))).worker_id
         (world.folder / f"{worker_id}.new").rename(world.folder / f"{worker_id}.taken")
         assert await state_of(world.launcher, worker_id) is WorkerState.RUNNING
         assert await world.launcher.stop(worker_id, "enough") is False

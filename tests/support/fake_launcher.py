@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from executions.errors import LaunchRefused, LaunchUnclear
 from executions.evidence import Observation, WorkerState
-from executions.ports import LaunchIntent, LaunchOrder
+from executions.ports import Launched, LaunchIntent, LaunchOrder
+from executions.record import Rung
 
 SOURCE = "fake"
 
@@ -29,7 +30,7 @@ class FakeLauncher:
         self.alive: set[str] = set()
         self.is_closed = False
         self.is_blind = False
-        """``observe`` fails as a whole."""
+        """``observe`` and ``find`` fail as a whole."""
         self.stop_calls_needed = 1
         """How often a worker must be asked to stop until it is gone; the call after that says so."""
         self.order_refusal: LaunchRefused | None = None
@@ -88,7 +89,7 @@ class FakeLauncher:
             raise self.order_refusal
         return {"image": f"worker-{order.task_type}"}
 
-    async def launch(self, intent: LaunchIntent) -> str:
+    async def launch(self, intent: LaunchIntent) -> Launched:
         token = intent.order.token
         self.calls.append(("launch", token))
         for earlier in self.intents:
@@ -106,7 +107,14 @@ class FakeLauncher:
             self.see(worker_id, WorkerState.RUNNING)
         if scripted == "reply lost":
             raise LaunchUnclear("the reply was lost")
-        return worker_id
+        return Launched(worker_id, Rung.SENT)
+
+    async def find(self, intent: LaunchIntent) -> str | None:
+        token = intent.order.token
+        self.calls.append(("find", token))
+        if self.is_blind:
+            raise LaunchUnclear("nothing could be looked at")
+        return self.worker_of(token) if self.starts[token] else None
 
     async def observe(self, worker_ids: Sequence[str]) -> list[Observation]:
         self.calls.append(("observe", *worker_ids))

@@ -6,15 +6,18 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from executions.evidence import WorkerState
 from executions.names import launch_token
 from executions.ports import Launcher, LaunchIntent, LaunchOrder
+from executions.record import Rung
 
 PRESENT = (WorkerState.STARTING, WorkerState.RUNNING)
 GONE = (WorkerState.STOPPED, WorkerState.MISSING)
 DEADLINE_SECONDS = 30.0
+SECRET = "v1.k1.a-secret-for-the-worker"
 
 
 class LauncherWorld(Protocol):
@@ -90,54 +93,81 @@ class LauncherContract:
         assert json.loads(json.dumps(request)) == request
         assert await world.workers(order.token) == 0
 
+    async def test_no_secret_stands_in_the_prepared_request_and_it_changes_no_replay(
+        self, world: LauncherWorld
+    ) -> None:
+        order = replace(an_order(world.task()), callback_token=SECRET)
+        request = world.launcher.prepare(order)
+        assert SECRET not in json.dumps(request)
+        assert SECRET not in repr(LaunchIntent(order, request))
+        assert request == world.launcher.prepare(replace(order, callback_token=None))
+        first, second = [await world.launcher.launch(LaunchIntent(order, request)) for _ in range(2)]
+        assert first == second
+        assert first.rung is Rung.SENT
+        assert await world.workers(order.token) == 1
+
+    async def test_a_launch_is_found_without_sending_it(self, world: LauncherWorld) -> None:
+        intent, never_sent = an_intent(world, "task-1"), an_intent(world, "task-1", launch_try=2)
+        assert await world.launcher.find(intent) is None
+        answer = await world.launcher.launch(intent)
+        other = world.reopened()
+        try:
+            for launcher in (world.launcher, other):
+                assert await launcher.find(intent) == answer.worker_id
+                assert await launcher.find(never_sent) is None
+        finally:
+            await other.close()
+        assert await world.workers(intent.order.token) == 1
+        assert await world.workers(never_sent.order.token) == 0
+
     async def test_a_launched_worker_is_seen(self, world: LauncherWorld) -> None:
         intent = an_intent(world)
-        worker_id = await world.launcher.launch(intent)
+        worker_id = (await world.launcher.launch(intent)).worker_id
         assert await state_of(world.launcher, worker_id) in PRESENT
         assert await world.workers(intent.order.token) == 1
 
     async def test_a_repeat_returns_the_same_worker(self, world: LauncherWorld) -> None:
         intent = an_intent(world)
-        assert await world.launcher.launch(intent) == await world.launcher.launch(intent)
+        assert (await world.launcher.launch(intent)).worker_id == (await world.launcher.launch(intent)).worker_id
         assert await world.workers(intent.order.token) == 1
 
     async def test_twenty_repeats_of_two_controllers_at_once_leave_one_worker(self, world: LauncherWorld) -> None:
         intent, other = an_intent(world), world.reopened()
         try:
             launchers = [world.launcher, other] * 10
-            worker_ids = await asyncio.gather(*(launcher.launch(intent) for launcher in launchers))
-            assert len(set(worker_ids)) == 1
+            answers = await asyncio.gather(*(launcher.launch(intent) for launcher in launchers))
+            assert len({answer.worker_id for answer in answers}) == 1
 
             async def one_is_left() -> bool:
                 return await world.workers(intent.order.token) == 1
 
             await until(one_is_left, "one worker is left")
-            assert await state_of(world.launcher, worker_ids[0]) in PRESENT
+            assert await state_of(world.launcher, answers[0].worker_id) in PRESENT
         finally:
             await other.close()
 
     async def test_a_restarted_controller_adopts_the_worker(self, world: LauncherWorld) -> None:
         intent = an_intent(world)
-        worker_id = await world.launcher.launch(intent)
+        worker_id = (await world.launcher.launch(intent)).worker_id
         await world.launcher.close()
         other = world.reopened()
         try:
             assert await state_of(other, worker_id) in PRESENT
-            assert await other.launch(intent) == worker_id
+            assert (await other.launch(intent)).worker_id == worker_id
             assert await world.workers(intent.order.token) == 1
         finally:
             await other.close()
 
     async def test_another_token_is_another_worker(self, world: LauncherWorld) -> None:
         intents = [an_intent(world, "task-1"), an_intent(world, "task-1", launch_try=2), an_intent(world, "task-2")]
-        worker_ids = [await world.launcher.launch(intent) for intent in intents]
+        worker_ids = [(await world.launcher.launch(intent)).worker_id for intent in intents]
         assert len(set(worker_ids)) == 3
         assert [await world.workers(intent.order.token) for intent in intents] == [1, 1, 1]
         observations = await world.launcher.observe(worker_ids)
         assert {item.worker_id for item in observations} == set(worker_ids)
 
     async def test_an_ended_worker_is_seen_as_gone(self, world: LauncherWorld) -> None:
-        worker_id = await world.launcher.launch(an_intent(world))
+        worker_id = (await world.launcher.launch(an_intent(world))).worker_id
         await world.end(worker_id)
 
         async def is_gone() -> bool:
@@ -148,9 +178,9 @@ class LauncherContract:
 
     async def test_a_launch_repeated_after_its_worker_ended_works_no_second_time(self, world: LauncherWorld) -> None:
         intent = an_intent(world)
-        worker_id = await world.launcher.launch(intent)
+        worker_id = (await world.launcher.launch(intent)).worker_id
         await world.end(worker_id)
-        assert await world.launcher.launch(intent) == worker_id
+        assert (await world.launcher.launch(intent)).worker_id == worker_id
 
         async def none_is_left() -> bool:
             return await world.workers(intent.order.token) == 0
@@ -158,7 +188,7 @@ class LauncherContract:
         await until(none_is_left, "the second worker is refused")
 
     async def test_unknown_workers_are_gone_and_no_error(self, world: LauncherWorld) -> None:
-        worker_id = await world.launcher.launch(an_intent(world))
+        worker_id = (await world.launcher.launch(an_intent(world))).worker_id
         similar = worker_id[:-1] + ("0" if worker_id[-1] != "0" else "1")
         for unknown in (similar, "no-such-worker", ""):
             assert await state_of(world.launcher, unknown) in GONE
@@ -168,15 +198,15 @@ class LauncherContract:
 
     async def test_a_stopped_worker_is_gone_for_good(self, world: LauncherWorld) -> None:
         intent = an_intent(world)
-        worker_id = await world.launcher.launch(intent)
+        worker_id = (await world.launcher.launch(intent)).worker_id
         await stop_until_gone(world.launcher, worker_id)
         assert await state_of(world.launcher, worker_id) in GONE
         assert await world.workers(intent.order.token) == 0
         assert await world.launcher.stop(worker_id, "again") is True
 
     async def test_stopping_one_worker_leaves_the_others(self, world: LauncherWorld) -> None:
-        first = await world.launcher.launch(an_intent(world, "task-1"))
-        second = await world.launcher.launch(an_intent(world, "task-2"))
+        first = (await world.launcher.launch(an_intent(world, "task-1"))).worker_id
+        second = (await world.launcher.launch(an_intent(world, "task-2"))).worker_id
         await stop_until_gone(world.launcher, first)
         assert await state_of(world.launcher, second) in PRESENT
 

@@ -58,7 +58,7 @@ async def test_a_lost_reply_leaves_a_worker_and_a_lost_request_none(fake: FakeLa
     with pytest.raises(LaunchUnclear):
         await fake.launch(intent)
     assert fake.starts[order.token] == 1
-    assert await fake.launch(intent) == fake.worker_of(order.token)
+    assert (await fake.launch(intent)).worker_id == fake.worker_of(order.token)
     assert fake.starts[order.token] == 1
     assert fake.calls == [("launch", order.token)] * 3
 
@@ -81,7 +81,7 @@ async def test_a_replay_with_another_request_is_a_bug_of_the_caller(fake: FakeLa
 
 
 async def test_looks_show_what_was_told(fake: FakeLauncher, order: LaunchOrder) -> None:
-    worker_id = await fake.launch(LaunchIntent(order, {}))
+    worker_id = (await fake.launch(LaunchIntent(order, {}))).worker_id
     fake.see(worker_id, WorkerState.STOPPED, "no image", never_started=True)
     (observation,) = await fake.observe([worker_id])
     assert (observation.detail, observation.never_started) == ("no image", True)
@@ -96,7 +96,7 @@ async def test_looks_show_what_was_told(fake: FakeLauncher, order: LaunchOrder) 
 
 async def test_a_worker_may_take_several_requests_to_stop(fake: FakeLauncher, order: LaunchOrder) -> None:
     fake.stop_calls_needed = 3
-    worker_id = await fake.launch(LaunchIntent(order, {}))
+    worker_id = (await fake.launch(LaunchIntent(order, {}))).worker_id
     assert [await fake.stop(worker_id, "enough") for _ in range(4)] == [False, False, False, True]
     assert not fake.alive
     assert fake.calls[-1] == ("stop", worker_id, "enough")

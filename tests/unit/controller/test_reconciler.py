@@ -17,7 +17,7 @@ from executions.names import launch_token
 from executions.operations.commands import Commands
 from executions.operations.transact import alter
 from executions.policy import Policy
-from executions.ports import CommitResult, LaunchIntent, Operation, Snapshot
+from executions.ports import CommitResult, Launched, LaunchIntent, Operation, Snapshot
 from executions.record import Execution, Status
 from executions.retry import request_retry
 from tests.support.builders import NOW_MS, POLICY, a_task, intended, pending, running, task_document
@@ -111,7 +111,7 @@ async def test_the_intent_is_durable_before_the_launch_leaves(world: World) -> N
     seen: list[Execution] = []
 
     class Watching(FakeLauncher):
-        async def launch(self, intent: LaunchIntent) -> str:
+        async def launch(self, intent: LaunchIntent) -> Launched:
             seen.append(await world.found())
             return await super().launch(intent)
 
@@ -286,11 +286,11 @@ def meanwhile(world: World, change: Callable[[], Awaitable[object]]) -> None:
     """Let something happen while a launch is under way."""
 
     class Slow(FakeLauncher):
-        async def launch(self, intent: LaunchIntent) -> str:
-            worker_id = await super().launch(intent)
+        async def launch(self, intent: LaunchIntent) -> Launched:
+            answer = await super().launch(intent)
             if len(self.intents) == 1:
                 await change()
-            return worker_id
+            return answer
 
     world.launcher = Slow()
 
@@ -461,8 +461,8 @@ class FaultyLauncher(FakeLauncher):
     refused_tries = 0
     """Launch tries up to this one are refused, however often they are sent."""
 
-    async def launch(self, intent: LaunchIntent) -> str:
-        async def launch() -> str:
+    async def launch(self, intent: LaunchIntent) -> Launched:
+        async def launch() -> Launched:
             if intent.order.launch_try <= self.refused_tries:
                 self.calls.append(("launch", intent.order.token))
                 raise LaunchRefused("no room", code="LAUNCH_CAPACITY", permanent=False)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from executions.answer import Decision, Reply
 from executions.lifecycle import claim_launch, ended, intend_launch, launch_failed, launched, record_outcome, suspect
 from executions.outcome import MESSAGE_LIMIT, Outcome
 from executions.policy import Policy
-from executions.record import Evidence, Execution, Status, Suspicion
+from executions.record import Evidence, Execution, Rung, Status, Suspicion, encoded
 from tests.support.builders import NOW_MS, POLICY, intended, pending, running
 from tests.unit.domain.states import (
     at_work,
@@ -97,10 +98,21 @@ def test_a_launched_worker_makes_the_attempt_run() -> None:
     assert (latest.status, latest.worker_id, latest.started_at) == (Status.RUNNING, "w", LATER_MS)
 
 
+def test_the_rung_that_decided_and_what_stood_against_it_are_kept() -> None:
+    seen = Evidence(source="ecs:launch", observed_at=NOW_MS, detail="refused, but it started")
+    after = launched(intended(), 1, 1, worker_id="w", now_ms=LATER_MS, rung=Rung.VERIFIED, evidence=[seen])
+    (stored,) = (orjson.loads(encoded(item)) for item in after.attempts)
+    assert (stored["launch"]["rung"], stored["evidence"][-1]["detail"]) == ("verified", "refused, but it started")
+    assert after.latest.launch is not None
+    assert "rung" not in orjson.loads(encoded(intended().latest))["launch"], "nothing has decided yet"
+
+
 def test_the_worker_of_an_attempt_that_ended_meanwhile_is_only_noted() -> None:
     quick = reported(intended(), succeeded=True)
     after = launched(quick, 1, 1, worker_id="w", now_ms=LATER_MS)
-    assert after.latest == quick.latest.model_copy(update={"worker_id": "w"})
+    assert after.latest.launch is not None
+    assert after.latest == quick.latest.model_copy(update={"worker_id": "w", "launch": after.latest.launch})
+    assert after.latest.launch.rung is Rung.SENT
     behind = launched(claimed_again(reported(intended())), 1, 1, worker_id="w", now_ms=LATER_MS)
     assert [item.worker_id for item in behind.attempts] == ["w", None]
     assert [item.status for item in behind.attempts] == [Status.FAILED, Status.PENDING]
