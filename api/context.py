@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from api.dependencies import Context
 from api.probes import Health
 from api.store_probe import open_store_probe
+from executions.adapters.callback_keys import open_callback_keys
 from executions.adapters.google_identity import GoogleIdentity
 from executions.adapters.redis_epoch import create_epoch_if_untouched
 from executions.adapters.redis_store import RedisStore, open_store
@@ -51,6 +52,7 @@ def open_context(settings: Settings) -> Context:
         outcomes=outcomes,
         identity=GoogleIdentity(audiences) if audiences else None,
         health=health,
+        callback_keys=open_callback_keys(settings),
         resources=resources,
     )
 

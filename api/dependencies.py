@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 
 from api.errors import Refused
 from api.probes import Health
+from executions.adapters.callback_keys import CallbackKeys
 from executions.adapters.logging import emit_summary
 from executions.adapters.settings import Settings
 from executions.errors import InvalidTask
@@ -37,6 +38,8 @@ class Context:
     identity: IdentityVerifier | None
     """None where dashboard sign-in is not configured."""
     health: Health
+    callback_keys: CallbackKeys | None = None
+    """None where callbacks carry no token."""
     clock_ms: Callable[[], int] = wall_clock_ms
     emit: Callable[[dict[str, Any]], None] = emit_summary
     resources: Callable[[], AbstractAsyncContextManager[None]] = nullcontext

@@ -18,6 +18,9 @@ from api.routes import callbacks, executions, health
 ROUTE_ENABLED = "Dashboard retry route enabled"
 ROUTE_DISABLED = "Dashboard retry route disabled (TASK_DASHBOARD_GOOGLE_CLIENT_IDS is not set)"
 BYPASS_ACTIVE = "Local auth bypass active on the retry route: 'x-dev-user' header accepted (ENV=local only)"
+CALLBACKS_OPEN = "Callbacks are accepted without a token (CALLBACK_TOKEN_KEYS_FILE is not set)"
+CALLBACKS_CHECKED = "Callback tokens are checked, and none is asked for (CALLBACK_TOKEN_REQUIRED is not set)"
+CALLBACKS_FENCED = "Callbacks are accepted with a token only"
 
 _log = structlog.get_logger(__name__)
 
@@ -55,9 +58,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     _log.info(ROUTE_ENABLED if app.state.sign_in is not None else ROUTE_DISABLED)
     if context.settings.is_local:
         _log.warning(BYPASS_ACTIVE)
+    _log.info(_callbacks(context))
     beat = asyncio.create_task(context.health.beat())
     try:
         async with context.resources():
             yield
     finally:
         beat.cancel()
+
+
+def _callbacks(context: Context) -> str:
+    if context.callback_keys is None:
+        return CALLBACKS_OPEN
+    return CALLBACKS_FENCED if context.settings.callback_token_required else CALLBACKS_CHECKED

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from executions.answer import Decision, Reply, changed, unchanged
+from executions.callback_token import LIFE_MS, LaunchProof
 from executions.outcome import MESSAGE_LIMIT, Outcome
 from executions.policy import Policy
 from executions.record import (
@@ -33,9 +34,19 @@ _LATE_RESULTS_KEPT = 5
 
 
 def intend_launch(
-    execution: Execution, attempt: int, *, token: str, request: dict[str, Any], now_ms: int, policy: Policy
+    execution: Execution,
+    attempt: int,
+    *,
+    token: str,
+    request: dict[str, Any],
+    now_ms: int,
+    policy: Policy,
+    callback_key: str | None = None,
 ) -> Execution:
-    """Write down a launch before it is tried. The start deadline runs from here, so that a crash cannot stop it."""
+    """Write down a launch before it is tried. The start deadline runs from here, so that a crash cannot stop it.
+
+    ``callback_key`` names the key of the worker's callback token, so that every replay hands out the same one.
+    """
     latest = execution.latest
     if latest.number != attempt or latest.status is not Status.PENDING or latest.launch is not None:
         return execution
@@ -45,6 +56,8 @@ def intend_launch(
         request=request,
         intent_at=now_ms,
         start_by=now_ms + policy.start_timeout_ms,
+        callback_key=callback_key,
+        callback_expires_at=None if callback_key is None else now_ms + LIFE_MS,
     )
     return execution.with_latest(launch=launch, launch_tries=launch.launch_try, launch_not_before=None)
 
@@ -116,7 +129,14 @@ def launch_failed(
 
 
 def claim_launch(
-    execution: Execution | None, task_id: str, *, attempt: int, launch_try: int, claim_id: str, now_ms: int
+    execution: Execution | None,
+    task_id: str,
+    *,
+    attempt: int,
+    launch_try: int,
+    claim_id: str,
+    now_ms: int,
+    proof: LaunchProof | None = None,
 ) -> Decision:
     """``POST /task-claim``: the first worker instance of a launch may work, every other one must not."""
     if execution is None:
@@ -128,6 +148,7 @@ def claim_launch(
         or not latest.is_live
         or launch is None
         or launch.launch_try != launch_try
+        or (proof is not None and not proof.is_of(launch))
         or execution.state.cancellation is not None
         or (launch.claim_id is not None and launch.claim_id != claim_id)
     ):
@@ -139,15 +160,27 @@ def claim_launch(
 
 
 def record_outcome(
-    execution: Execution | None, outcome: Outcome, *, received_ms: int, now_ms: int, was_kept: bool = False
+    execution: Execution | None,
+    outcome: Outcome,
+    *,
+    received_ms: int,
+    now_ms: int,
+    was_kept: bool = False,
+    proof: LaunchProof | None = None,
 ) -> Decision:
     """``POST /task-complete``: the first outcome of the live attempt decides it, every other one changes nothing.
 
     ``was_kept`` marks an outcome that waited on the outcomes queue: without an attempt number it resolves only an
-    attempt that began before it was received, because a later attempt cannot have sent it.
+    attempt that began before it was received, because a later attempt cannot have sent it. ``proof`` is the launch
+    that the worker's token was for: the outcome is that launch's, whatever it says itself.
     """
     if execution is None:
         return unchanged(None, Reply.NOT_FOUND, outcome.task_id)
+    if proof is not None:
+        sender = execution.attempt(proof.attempt)
+        if sender is None or not proof.is_of(sender.launch):
+            return unchanged(execution, Reply.SUPERSEDED, execution.task_id)
+        outcome = outcome.model_copy(update={"attempt": proof.attempt, "launch_try": proof.launch_try})
     latest = execution.latest
     if outcome.attempt is not None and outcome.attempt != latest.number:
         return _late(execution, outcome.attempt, outcome, received_ms, Reply.SUPERSEDED)

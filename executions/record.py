@@ -73,6 +73,9 @@ class Launch(_Stored):
     claim_id: str | None = None
     """The worker instance that won ``POST /task-claim``; only it may work."""
     claimed_at: Moment | None = None
+    callback_key: str | None = None
+    """Id of the key that the worker's callback token is made with; None where it gets none."""
+    callback_expires_at: Moment | None = None
     rung: Rung | None = None
     """What told us of the worker; None while nothing has."""
 

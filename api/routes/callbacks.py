@@ -14,11 +14,14 @@ from api import errors
 from api.body import JsonBody, validated
 from api.dependencies import Context, ContextOf
 from api.errors import Refused, json_response, try_again_later
+from api.launch_proof import proven_launch
 from api.openapi import BODY_REFUSALS, Responses, answer, error, request_body
 from api.schemas import ClaimAnswer, ClaimBody, KeptAnswer, NotRecordedAnswer, RecordedAnswer
 from api.slices import Work
 from executions.answer import Answer, Reply
+from executions.callback_token import LaunchProof
 from executions.errors import InvalidOutcome, InvalidTask, QueueUnavailable, QueueUnclear, StoreUnavailable
+from executions.kept_outcome import kept_outcome
 from executions.names import checked_task_id
 from executions.outcome import Outcome, outcome_from_document
 from executions.record import Attempt
@@ -36,7 +39,7 @@ _EXTRAS = {
     "errorFamily": {"type": "string"},
     "retryNotBefore": {"type": ["string", "number"], "description": "ISO time, seconds or HTTP date"},
     "agent": {"type": "object", "properties": {"provider": {"type": "string"}, "model": {"type": "string"}}},
-    "token": {"type": "string"},
+    "token": {"type": "string", "description": "ALAKAI_CALLBACK_TOKEN, as the launcher gave it to the worker"},
 }
 _OUTCOME_SCHEMA: dict[str, Any] = {
     "oneOf": [
@@ -84,6 +87,7 @@ _COMPLETE_ANSWERS: Responses = {
         superseded={"recorded": False, "reason": "superseded"},
     ),
     202: answer("The store is away; the outcome is kept", KeptAnswer, kept={"recorded": False, "queued": True}),
+    401: error("The token proves no launch of this task", unauthorized=errors.CALLBACK_UNAUTHORIZED),
     404: error("There is no record", unknown=errors.NOT_FOUND),
     503: error("Neither store nor queue took the outcome: send it again", away=errors.STORE_AWAY),
 }
@@ -103,6 +107,7 @@ _CLAIM_ANSWERS: Responses = {
             "retry": {},
         },
     ),
+    401: error("The token proves no launch of this task", unauthorized=errors.CALLBACK_UNAUTHORIZED),
     404: error("There is no record", unknown=errors.NOT_FOUND),
     409: error("This worker must not work", refused=CLAIM_REFUSED, payload_lost=PAYLOAD_LOST),
     503: error("The store is away: ask again", away=errors.STORE_AWAY),
@@ -129,10 +134,13 @@ async def task_complete(body: JsonBody, context: ContextOf) -> Response:
         outcome = outcome_from_document(body)
     except InvalidOutcome as error_:
         raise Refused(400, str(error_)) from error_
+    proof = proven_launch(
+        context, outcome.task_id, outcome.token, attempt=outcome.attempt, launch_try=outcome.launch_try
+    )
     try:
         async with Work(context, "callback", outcome.task_id) as work:
             work.tells(agent=outcome.agent, pull_request_url=outcome.pull_request_url)
-            return await _recorded_or_kept(context, work, outcome, body)
+            return await _recorded_or_kept(context, work, outcome, proof, body)
     except (*errors.STORE_ERRORS, QueueUnavailable, QueueUnclear) as error_:
         # Never a success that might not be one: the worker asks again until somebody has kept its outcome.
         raise try_again_later(errors.STORE_AWAY) from error_
@@ -152,20 +160,23 @@ async def task_claim(body: JsonBody, context: ContextOf) -> Response:
         checked_task_id(claim.taskId)
     except InvalidTask as error_:
         raise Refused(400, str(error_)) from error_
+    proof = proven_launch(context, claim.taskId, claim.token, attempt=claim.attempt, launch_try=claim.launchTry)
     try:
         async with Work(context, "claim", claim.taskId) as work:
-            return await _claimed(context, work, claim)
+            return await _claimed(context, work, claim, proof)
     except errors.STORE_ERRORS as error_:
         raise try_again_later(errors.STORE_AWAY) from error_
 
 
-async def _recorded_or_kept(context: Context, work: Work, outcome: Outcome, body: dict[str, Any]) -> Response:
+async def _recorded_or_kept(
+    context: Context, work: Work, outcome: Outcome, proof: LaunchProof | None, body: dict[str, Any]
+) -> Response:
     try:
         with work.step("record"):
-            found = await context.commands.complete(outcome)
+            found = await context.commands.complete(outcome, proof=proof)
     except StoreUnavailable:
         with work.step("keep"):
-            await context.outcomes.send({"receivedAtMs": context.clock_ms(), "outcome": body})
+            await context.outcomes.send(kept_outcome(body, proof, received_ms=context.clock_ms()))
         work.conclude("success", "queued")
         return json_response(202, {"recorded": False, "queued": True})
     if found.reply is Reply.RECORDED:
@@ -178,10 +189,10 @@ async def _recorded_or_kept(context: Context, work: Work, outcome: Outcome, body
     return json_response(200, {"recorded": False, "reason": found.reply.value})
 
 
-async def _claimed(context: Context, work: Work, claim: ClaimBody) -> Response:
+async def _claimed(context: Context, work: Work, claim: ClaimBody, proof: LaunchProof | None) -> Response:
     with work.step("claim"):
         found = await context.commands.claim(
-            claim.taskId, attempt=claim.attempt, launch_try=claim.launchTry, claim_id=claim.claimId
+            claim.taskId, attempt=claim.attempt, launch_try=claim.launchTry, claim_id=claim.claimId, proof=proof
         )
     attempt = await _granted_attempt(context, found)
     if attempt is not None and attempt.task_snapshot:

@@ -1,8 +1,7 @@
 """Outcomes that were kept on a queue of their own while the store was away, applied when it is back.
 
-Runs on every replica, also while nothing else is received. The API writes them (``POST /task-complete``), as
-``{"receivedAtMs": 1700000000000, "outcome": {…the callback's body…}}``. Never judges a worker: that is ``sweep``, which
-waits until nothing is kept any more.
+Runs on every replica, also while nothing else is received. The API writes them (``POST /task-complete``) as
+``executions.kept_outcome`` says. Never judges a worker: that is ``sweep``, which waits until nothing is kept any more.
 """
 
 from __future__ import annotations
@@ -10,14 +9,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-import orjson
 import structlog
 
 from controller.loops.polling import WAIT_SECONDS, Poller, Turn
 from executions.answer import Reply
-from executions.errors import InvalidOutcome
+from executions.kept_outcome import kept_outcome_from_body
 from executions.operations.commands import Commands
-from executions.outcome import Outcome, outcome_from_document
 from executions.ports import Message, Operation, Queue, Store
 
 _EMPTY_POLLS = 2
@@ -77,9 +74,11 @@ class Outcomes:
         self._poller.stop()
 
     async def _handle(self, message: Message) -> None:
-        received_ms, outcome = kept_outcome_from_body(message.body)
-        operation = Operation(f"outcome:{message.message_id}")
-        answer = await self._commands.complete(outcome, received_ms=received_ms, operation=operation)
+        kept = kept_outcome_from_body(message.body)
+        outcome, operation = kept.outcome, Operation(f"outcome:{message.message_id}")
+        answer = await self._commands.complete(
+            outcome, received_ms=kept.received_ms, operation=operation, proof=kept.proof
+        )
         say = _log.warning if answer.reply is Reply.NOT_FOUND else _log.info
         say("Kept outcome applied", task_id=outcome.task_id, attempt=outcome.attempt, reply=answer.reply.value)
 
@@ -98,17 +97,3 @@ class Outcomes:
         if self._empty_polls >= _EMPTY_POLLS and self._drained_at_ms is None:
             self._drained_at_ms = await self._store.now_ms()
         return True
-
-
-def kept_outcome_from_body(body: str) -> tuple[int, Outcome]:
-    """The time of receipt and the outcome. Raises InvalidOutcome that names what is wrong, never its value."""
-    try:
-        document = orjson.loads(body)
-    except ValueError as error:
-        raise InvalidOutcome("the kept outcome is not JSON") from error
-    if not isinstance(document, dict):
-        raise InvalidOutcome("the kept outcome must be a JSON object")
-    received_ms = document.get("receivedAtMs")
-    if not isinstance(received_ms, int) or isinstance(received_ms, bool) or received_ms < 0:
-        raise InvalidOutcome("the kept outcome's receivedAtMs must be milliseconds since 1970")
-    return received_ms, outcome_from_document(document.get("outcome"))

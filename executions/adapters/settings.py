@@ -47,6 +47,10 @@ class Settings(BaseSettings):
     ecs_launcher_file: str = ""
     """Path of the validated file that says where and how ECS runs each task type (``examples/ecs/launcher.yaml``)."""
     callback_url: str = "http://localhost:3000/task-complete"
+    callback_token_keys_file: str = ""
+    """Path of the keys that callback tokens are made and verified with; without it callbacks carry none."""
+    callback_token_required: bool = False
+    """Whether a callback without a token is refused."""
     local_worker: Annotated[
         str, Field(pattern=r"^(manual|succeed|slow|(fail|transient|die|hang)(:([1-9][0-9]{0,2}|all))?)$")
     ] = "manual"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from executions import control, lifecycle, retry, submission
 from executions.answer import Answer, Decision, Reply
+from executions.callback_token import LaunchProof
 from executions.errors import QueueUnavailable, QueueUnclear
 from executions.operations.transact import alter, alter_seen, transact, transacted
 from executions.outcome import Outcome
@@ -109,8 +110,10 @@ class Commands:
             ),
         )
 
-    async def claim(self, task_id: str, *, attempt: int, launch_try: int, claim_id: str) -> Answer:
-        """A worker's ``POST /task-claim``."""
+    async def claim(
+        self, task_id: str, *, attempt: int, launch_try: int, claim_id: str, proof: LaunchProof | None = None
+    ) -> Answer:
+        """A worker's ``POST /task-claim``; ``proof`` is the launch that its token was for."""
         return await self._change(
             task_id,
             lambda seen: lifecycle.claim_launch(
@@ -120,13 +123,22 @@ class Commands:
                 launch_try=launch_try,
                 claim_id=claim_id,
                 now_ms=seen.now_ms,
+                proof=proof,
             ),
         )
 
     async def complete(
-        self, outcome: Outcome, *, received_ms: int | None = None, operation: Operation | None = None
+        self,
+        outcome: Outcome,
+        *,
+        received_ms: int | None = None,
+        operation: Operation | None = None,
+        proof: LaunchProof | None = None,
     ) -> Answer:
-        """A worker's outcome; ``received_ms`` is set for one that waited on the outcomes queue."""
+        """A worker's outcome, of the launch that its token was for where it had one.
+
+        ``received_ms`` is set for one that waited on the outcomes queue.
+        """
         return await self._change(
             outcome.task_id,
             lambda seen: lifecycle.record_outcome(
@@ -135,6 +147,7 @@ class Commands:
                 received_ms=seen.now_ms if received_ms is None else received_ms,
                 now_ms=seen.now_ms,
                 was_kept=received_ms is not None,
+                proof=proof,
             ),
             operation,
         )

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from controller.loops.outcomes import Outcomes, kept_outcome_from_body
+from controller.loops.outcomes import Outcomes
 from executions.answer import Answer, Reply
 from executions.errors import InvalidOutcome
 from executions.operations.commands import Commands
