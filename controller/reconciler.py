@@ -1,10 +1,15 @@
 """Reconcile one execution: read the record, plan (pure), act, until there is nothing left to do.
 
 Level-based: it does not matter what woke it, nor how often. Ends of workers are judged by ``loops/sweep.py``.
+
+A launch is sent only on a look at the record that is fresh: a controller that was stopped for a while (SIGSTOP, a
+frozen node) must not send what was given up meanwhile. What slips through all the same, by microseconds, starts a
+worker whose claim is refused, and which is stopped here when its launch is answered.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,20 +19,32 @@ import structlog
 from executions.adapters.logging import emit_summary
 from executions.answer import Answer, Reply
 from executions.errors import InvalidTask, LaunchRefused, LaunchUnclear
-from executions.lifecycle import ended, intend_launch, launch_failed, launched
+from executions.lifecycle import ended, intend_launch, is_orphan, launch_failed, launched
 from executions.names import launch_token
 from executions.operations.commands import Commands
 from executions.operations.transact import alter
-from executions.plan import Action, IntendLaunch, LaunchWorker, ResendRetry, StopWorker, plan
+from executions.plan import (
+    REPLAY_LIMIT_MS,
+    Action,
+    FindWorker,
+    IntendLaunch,
+    LaunchWorker,
+    ResendRetry,
+    StopWorker,
+    plan,
+)
 from executions.policy import Policy
-from executions.ports import Launcher, LaunchIntent, LaunchOrder, Snapshot, Store
-from executions.record import Attempt, Evidence, Execution, Status
+from executions.ports import Launched, Launcher, LaunchIntent, LaunchOrder, Snapshot, Store
+from executions.record import Attempt, Evidence, Execution, Launch, Rung, Status
 from executions.summary import Slice
 from executions.task import task_from_document
 
 _TURNS = 8
 """More than any real chain of actions (intend, launch, stop); a longer one would be a loop in the plan."""
 _STOP_AGAIN_SECONDS = 1.0
+_STOP_UNCLEAR_SECONDS = 30.0
+_FRESH_SECONDS = 5.0
+"""How old a look at the record may be when a launch is sent on it."""
 _log = structlog.get_logger(__name__)
 
 
@@ -44,28 +61,37 @@ class Reconciler:
     wake_after: Callable[[str, float], None]
     """Reconcile the task again after that many seconds."""
     emit: Callable[[dict[str, Any]], None] = field(default=emit_summary)
+    clock: Callable[[], float] = time.monotonic
+    """Seconds that never go back, for the age of a look; deadlines go by the store's clock."""
+    _orphans: dict[str, list[tuple[Launcher, str]]] = field(default_factory=dict, init=False)
+    """By task: workers to be stopped that nobody works for. What is forgotten with this process is refused a claim."""
 
     async def reconcile(self, task_id: str) -> None:
         """Raises LaunchUnclear, StoreUnavailable and the queue's errors: the caller tries again later."""
+        await self._stop_orphans(task_id)
         for _ in range(_TURNS):
+            looked_at = self.clock()
             snapshot = await self.store.read(task_id)
             if snapshot.execution is None:
                 return
-            actions = plan(snapshot.execution, now_ms=snapshot.now_ms)
+            limit_ms = _replay_limit_ms(self.launchers.get(snapshot.execution.latest.launcher or ""))
+            actions = plan(snapshot.execution, now_ms=snapshot.now_ms, replay_limit_ms=limit_ms)
             if not actions:
                 self._wake_when_due(snapshot)
                 return
             for action in actions:
-                if not await self._act(snapshot.execution, action, snapshot.now_ms):
+                if not await self._act(snapshot.execution, action, snapshot.now_ms, looked_at):
                     return
 
-    async def _act(self, execution: Execution, action: Action, now_ms: int) -> bool:
+    async def _act(self, execution: Execution, action: Action, now_ms: int, looked_at: float) -> bool:
         """Carry out one action; False when there is nothing more to do until something else wakes us."""
         match action:
             case IntendLaunch():
                 return await self._intend(execution)
             case LaunchWorker():
-                return await self._launch(execution, action, now_ms)
+                return await self._launch(execution, action, now_ms, looked_at)
+            case FindWorker():
+                return await self._find(execution, action, now_ms)
             case StopWorker():
                 return await self._stop(execution, action)
             case ResendRetry():
@@ -79,6 +105,7 @@ class Reconciler:
             return False
         try:
             order = self._order(execution, latest.launch_tries + 1)
+            _check_payload(order)
             request = launcher.prepare(order)
         except LaunchRefused as error:
             await self._change(execution, _ending(latest.number, error.code, str(error)))
@@ -94,56 +121,115 @@ class Reconciler:
 
         return (await self._change(execution, intend)).reply is Reply.ACCEPTED
 
-    async def _launch(self, execution: Execution, action: LaunchWorker, started_ms: int) -> bool:
-        latest = execution.latest
-        launcher = self._launcher(latest)
+    async def _launch(self, execution: Execution, action: LaunchWorker, started_ms: int, looked_at: float) -> bool:
+        launcher = self._launcher(execution.latest)
         if launcher is None:
             return False
         part = self._slice(execution, started_ms)
         try:
-            # The token that is written down, and not one computed anew: only it finds a worker that was started.
-            order = replace(self._order(execution, action.launch.launch_try), token=action.launch.token)
-            answer = await launcher.launch(LaunchIntent(order, action.launch.request))
-        except LaunchRefused as error:
-            refusal = error  # the name ``error`` ends with this block, the closure below lives on
-
-            def refused(found: Execution, now_ms: int) -> Execution:
-                return launch_failed(
-                    found,
-                    latest.number,
-                    action.launch.launch_try,
-                    code=refusal.code,
-                    message=str(refusal),
-                    permanent=refusal.permanent,
-                    now_ms=now_ms,
-                    policy=self.policy,
-                    evidence=_evidence(launcher, str(refusal), now_ms),
-                )
-
-            await self._change(execution, refused)
-            part.failed("launch")
-            await self._finish(part, "launch_refused", refusal)
-            return True
+            intent = self._intent(execution, action.launch)
+            _check_payload(intent.order)
+            if self.clock() - looked_at > _FRESH_SECONDS:
+                return True  # Look again: the launch may have been given up meanwhile.
+            answer = await launcher.launch(intent)
+        except LaunchRefused as refusal:
+            return await self._give_up(execution, action.launch, launcher, refusal, part)
         except LaunchUnclear as error:
             part.failed("launch")
             await self._finish(part, "launch_unclear", error)
             raise
-        part.ok("launch")
-        await self._change(
-            execution,
-            lambda found, now_ms: launched(
+        return await self._note(execution, action.launch, launcher, answer, part)
+
+    async def _find(self, execution: Execution, action: FindWorker, now_ms: int) -> bool:
+        """A launch that can no longer be proven safe is never sent: what it started is found, or it is given up."""
+        launch, launcher = action.launch, self._launcher(execution.latest)
+        if launcher is None:
+            return False
+        worker_id = await launcher.find(self._intent(execution, launch))
+        part = self._slice(execution, now_ms)
+        if worker_id is not None:
+            return await self._note(execution, launch, launcher, Launched(worker_id, Rung.LISTED), part)
+        minutes = (now_ms - launch.intent_at) // 60_000
+        refusal = LaunchRefused(
+            f"the launch could not be proven: it was written down {minutes} min ago and never answered, no worker of "
+            "it is found, and sent again it could start a second one; retry the task",
+            code="START_TIMEOUT",
+            permanent=True,
+        )
+        return await self._give_up(execution, launch, launcher, refusal, part)
+
+    async def _give_up(
+        self, execution: Execution, launch: Launch, launcher: Launcher, refusal: LaunchRefused, part: Slice
+    ) -> bool:
+        """The launch provably has no worker."""
+
+        def given_up(found: Execution, now_ms: int) -> Execution:
+            if found.latest.worker_id is not None:
+                # Another controller was told of a worker: refused was only our own sending of the launch.
+                return found
+            return launch_failed(
                 found,
-                latest.number,
-                action.launch.launch_try,
+                execution.latest.number,
+                launch.launch_try,
+                code=refusal.code,
+                message=str(refusal),
+                permanent=refusal.permanent,
+                now_ms=now_ms,
+                policy=self.policy,
+                evidence=_evidence(launcher, str(refusal), now_ms),
+            )
+
+        await self._change(execution, given_up)
+        part.failed("launch")
+        await self._finish(part, "launch_refused", refusal)
+        return True
+
+    async def _note(
+        self, execution: Execution, launch: Launch, launcher: Launcher, answer: Launched, part: Slice
+    ) -> bool:
+        """Record the worker of a launch, or stop it when its launch was answered too late."""
+        task_id, attempt = execution.task_id, execution.latest.number
+        noted: Execution | None = None
+
+        def note(found: Execution, now_ms: int) -> Execution:
+            nonlocal noted
+            noted = launched(
+                found,
+                attempt,
+                launch.launch_try,
                 worker_id=answer.worker_id,
                 now_ms=now_ms,
                 rung=answer.rung,
                 evidence=_evidence(launcher, answer.detail, now_ms) if answer.detail else (),
-            ),
-        )
+            )
+            return noted
+
+        part.ok("launch")
+        if (await self._change(execution, note)).reply is not Reply.ACCEPTED:
+            noted = (await self.store.read(task_id)).execution
         part.ok("record")
         await self._finish(part, "launched")
+        if is_orphan(noted, launch.token, answer.worker_id):
+            _log.warning("A launch was answered too late; its worker is stopped", task_id=task_id, attempt=attempt)
+            self._orphans.setdefault(task_id, []).append((launcher, answer.worker_id))
+            await self._stop_orphans(task_id)
         return True
+
+    async def _stop_orphans(self, task_id: str) -> None:
+        """Ask those of a task until they are gone."""
+        left = list[tuple[Launcher, str]]()
+        again_seconds = _STOP_AGAIN_SECONDS
+        for launcher, worker_id in self._orphans.pop(task_id, []):
+            try:
+                if await launcher.stop(worker_id, "its launch was answered too late"):
+                    continue
+            except LaunchUnclear as error:
+                again_seconds = _STOP_UNCLEAR_SECONDS
+                _log.warning("An orphan could not be stopped yet", task_id=task_id, reason=str(error))
+            left.append((launcher, worker_id))
+        if left:
+            self._orphans[task_id] = left
+            self.wake_after(task_id, again_seconds)
 
     async def _stop(self, execution: Execution, action: StopWorker) -> bool:
         launcher = self._launcher(execution.latest)
@@ -171,10 +257,14 @@ class Reconciler:
             )
         return launcher
 
+    def _intent(self, execution: Execution, launch: Launch) -> LaunchIntent:
+        """What was written down, to be sent or found."""
+        # The token that is written down, and not one computed anew: only it finds a worker that was started.
+        order = replace(self._order(execution, launch.launch_try), token=launch.token)
+        return LaunchIntent(order, launch.request)
+
     def _order(self, execution: Execution, launch_try: int) -> LaunchOrder:
         latest = execution.latest
-        if not latest.task_snapshot:
-            raise LaunchRefused("the task's payload is lost", code="PAYLOAD_LOST", permanent=True)
         return LaunchOrder(
             task_id=execution.task_id,
             task_type=latest.task_type,
@@ -184,7 +274,7 @@ class Reconciler:
             token=launch_token(
                 self.token_prefix, execution.task_id, execution.state.incarnation, latest.number, launch_try
             ),
-            task=latest.task_snapshot,
+            task=latest.task_snapshot or {},
         )
 
     async def _change(self, execution: Execution, following: Callable[[Execution, int], Execution]) -> Answer:
@@ -215,6 +305,17 @@ class Reconciler:
             return
         name, text = type(error).__name__, str(error)
         self.emit(part.event("error", final_status, now_ms=now_ms, error_type=name, error_message=text))
+
+
+def _replay_limit_ms(launcher: Launcher | None) -> int | None:
+    """The launcher's own limit where it names one; a launcher that says nothing gets that of ECS."""
+    limit_ms: int | None = getattr(launcher, "replay_limit_ms", REPLAY_LIMIT_MS)
+    return limit_ms
+
+
+def _check_payload(order: LaunchOrder) -> None:
+    if not order.task:
+        raise LaunchRefused("the task's payload is lost", code="PAYLOAD_LOST", permanent=True)
 
 
 def _evidence(launcher: Launcher, detail: str, now_ms: int) -> tuple[Evidence, ...]:

@@ -86,6 +86,20 @@ def launched(
     return execution.with_attempt(target.model_copy(update=update))
 
 
+def is_orphan(execution: Execution | None, token: str, worker_id: str) -> bool:
+    """Whether the launch with that token was answered too late for its worker to be of use: it must be stopped.
+
+    A worker that reported the outcome of the latest attempt before its launch was answered ends by itself.
+    """
+    latest = execution.latest if execution is not None else None
+    if latest is None or latest.launch is None or latest.launch.token != token:
+        return True
+    if latest.worker_id not in (None, worker_id):
+        return True
+    has_reported = latest.result is not None and latest.result.received_at is not None
+    return latest.status.is_finished and not has_reported
+
+
 def launch_failed(
     execution: Execution,
     attempt: int,

@@ -11,6 +11,13 @@ from dataclasses import dataclass
 from executions.record import Execution, Launch, Status
 from executions.retry import retry_is_due
 
+REPLAY_LIMIT_MS = 50 * 60_000
+"""For so long after its intent a launch may be sent again blindly, where its launcher names no limit of its own.
+
+ECS may forget a client token one hour after its task stopped, and after 24 hours in any case; the same token then
+starts a second task. Ten minutes of the hour are left for everything between the look at the record and the call.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class IntendLaunch:
@@ -22,6 +29,14 @@ class IntendLaunch:
 @dataclass(frozen=True, slots=True)
 class LaunchWorker:
     """Send, or send again, the launch that is written down."""
+
+    attempt: int
+    launch: Launch
+
+
+@dataclass(frozen=True, slots=True)
+class FindWorker:
+    """Look for what a launch started that is too old to be sent again; it is adopted, or never sent."""
 
     attempt: int
     launch: Launch
@@ -43,11 +58,14 @@ class ResendRetry:
     attempt: int
 
 
-Action = IntendLaunch | LaunchWorker | StopWorker | ResendRetry
+Action = IntendLaunch | LaunchWorker | FindWorker | StopWorker | ResendRetry
 
 
-def plan(execution: Execution, *, now_ms: int) -> tuple[Action, ...]:
-    """The actions that the record calls for now; an empty tuple when there is nothing to do."""
+def plan(execution: Execution, *, now_ms: int, replay_limit_ms: int | None = REPLAY_LIMIT_MS) -> tuple[Action, ...]:
+    """The actions that the record calls for now; an empty tuple when there is nothing to do.
+
+    ``replay_limit_ms`` is the launcher's: how long after its intent a launch may be sent, None for ever.
+    """
     latest = execution.latest
     if retry_is_due(execution, now_ms):
         return (ResendRetry(latest.number + 1),)
@@ -59,6 +77,9 @@ def plan(execution: Execution, *, now_ms: int) -> tuple[Action, ...]:
     # A launch without an answer is sent again even when the attempt is to be cancelled: only the answer
     # tells which worker to stop, and a cancelled launch is refused at its claim.
     if latest.worker_id is None and latest.launch is not None:
+        age_ms = now_ms - latest.launch.intent_at
+        if replay_limit_ms is not None and age_ms >= replay_limit_ms:
+            return (FindWorker(latest.number, latest.launch),)
         return (LaunchWorker(latest.number, latest.launch),)
     cancellation = execution.state.cancellation
     if cancellation is not None and cancellation.attempt == latest.number and latest.worker_id is not None:

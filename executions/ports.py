@@ -211,7 +211,12 @@ class Launched:
 
 
 class Launcher(Protocol):
-    """Starts, looks at and stops workers. Found by name through the entry point group ``alakai.launchers``."""
+    """Starts, looks at and stops workers. Found by name through the entry point group ``alakai.launchers``.
+
+    An attribute ``replay_limit_ms: int | None`` may say how long after its intent a launch may be sent again without
+    starting a second worker (None: for ever); without it ``plan.REPLAY_LIMIT_MS`` counts. After that time a launch
+    is only looked for with ``find``, and given up when it has no worker.
+    """
 
     name: str
 

@@ -22,6 +22,7 @@ STATES = {"new": WorkerState.STARTING, "taken": WorkerState.RUNNING, "done": Wor
 
 class SpoolLauncher:
     name = "spool"
+    replay_limit_ms = None  # The files stay, so a launch may be repeated after any time.
 
     def __init__(self, context: LauncherContext) -> None:
         self.folder = Path(os.environ.get("SPOOL_FOLDER", "spool"))

@@ -8,6 +8,7 @@ is decided in ``ecs_launcher``, which also knows what may be sent again.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 DESCRIBE_BATCH = 100
 """DescribeTasks takes at most 100 tasks (botocore service model)."""
 _ANSWER_SECONDS = 10.0
-_WAIT_SECONDS = 5.0
-"""How long a call may wait for its token: what was true before it must still be true when it is sent."""
+SEND_WITHIN_SECONDS = 5.0
+"""How long a call may wait until it is sent: what was true before it must still be true then."""
 _PAGES = 50
 _THROTTLED = frozenset({"ThrottlingException", "Throttling", "RequestLimitExceeded", "TooManyRequestsException"})
 _DECLARED = frozenset(
@@ -96,8 +97,10 @@ class EcsClient:
         endpoint_url: str | None = None,
         answer_seconds: float = _ANSWER_SECONDS,
         buckets: Buckets = TokenBucket,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.region = region
+        self._clock = clock
 
         def lane(threads: int, bucket: TokenBucket) -> _Lane:
             client: AwsClient[ECSClient] = AwsClient(
@@ -117,12 +120,20 @@ class EcsClient:
         self._looking = lane(4, buckets(60, 12))
         self._verifying = lane(4, buckets(40, 8))
 
-    async def run_task(self, request: Mapping[str, Any], *, token: str, started_by: str) -> RunTaskResponseTypeDef:
+    async def run_task(
+        self,
+        request: Mapping[str, Any],
+        *,
+        token: str,
+        started_by: str,
+        send_within_seconds: float = SEND_WITHIN_SECONDS,
+    ) -> RunTaskResponseTypeDef:
         """Start one task, or get the one that the token started. Raises EcsConflict too."""
         return await self._call(
             self._changing,
             "RunTask",
             lambda ecs: ecs.run_task(**{**request, "count": 1, "clientToken": token, "startedBy": started_by}),
+            send_within_seconds,
         )
 
     async def stop_task(self, cluster: str, task: str, reason: str) -> str:
@@ -169,13 +180,28 @@ class EcsClient:
             query = {**query, "nextToken": answer["nextToken"]}
         raise EcsUnclear(f"ListTasks has more than {_PAGES} pages; the list would not be complete")
 
-    async def _call(self, lane: _Lane, operation: str, use: Callable[[ECSClient], Result]) -> Result:
+    async def _call(
+        self,
+        lane: _Lane,
+        operation: str,
+        use: Callable[[ECSClient], Result],
+        send_within_seconds: float = SEND_WITHIN_SECONDS,
+    ) -> Result:
+        send_by = self._clock() + send_within_seconds
+
+        def in_time(ecs: ECSClient) -> Result:
+            # In the thread, right before the call: it may have waited for a thread, or the whole process for its
+            # turn, until what it was decided on was no longer true.
+            if self._clock() > send_by:
+                raise EcsUnclear(f"{operation} was not sent: it waited for too long")
+            return use(ecs)
+
         try:
-            await lane.bucket.take(longest_wait_seconds=_WAIT_SECONDS)
+            await lane.bucket.take(longest_wait_seconds=send_within_seconds)
         except BucketEmpty:
             raise EcsUnclear(f"{operation} was not sent: too many calls are waiting, or ECS throttles us") from None
         try:
-            answer = await lane.client.call(use)
+            answer = await lane.client.call(in_time)
         except _FAILURES as error:
             # "from None": a traceback would bring AWS's own text back.
             raise self._failure(operation, error, lane.bucket) from None

@@ -20,13 +20,21 @@ from typing import Any
 import structlog
 
 from executions.adapters.aws_client import endpoint_is_configured, region_from_environment
-from executions.adapters.ecs_client import DESCRIBE_BATCH, EcsClient, EcsConflict, EcsRefused, EcsUnclear
+from executions.adapters.ecs_client import (
+    DESCRIBE_BATCH,
+    SEND_WITHIN_SECONDS,
+    EcsClient,
+    EcsConflict,
+    EcsRefused,
+    EcsUnclear,
+)
 from executions.adapters.ecs_settings import EXAMPLE, EcsSettings, TaskType, ecs_settings_from_file
 from executions.adapters.launchers import CALLBACK_TOKEN_VARIABLE, LauncherContext
 from executions.adapters.settings import Settings
 from executions.ecs_evidence import OUR_STOP, SOURCE, observation_from_task, observation_of_failure
 from executions.errors import InvalidSettings, LaunchRefused, LaunchUnclear, StoreUnavailable
 from executions.evidence import Observation, WorkerState
+from executions.plan import REPLAY_LIMIT_MS
 from executions.ports import Launched, LaunchIntent, LaunchOrder, Payloads
 from executions.record import Rung
 
@@ -35,7 +43,6 @@ OVERRIDES_LIMIT = 8192
 _TOKEN_RESERVE = 200
 """Characters of the overrides that are left for the callback token, which is added when the launch is sent."""
 _REASON_LIMIT = 255
-_LOOKS = 2
 _LOOK_AGAIN_SECONDS = 2.0
 """ECS is eventually consistent, from "a couple of seconds" on: a task that started may not be in the first list."""
 _YOUNG_SECONDS = 60.0
@@ -85,6 +92,8 @@ class EcsLauncher:
     """``ports.Launcher`` on one cluster. A worker's id is its task's ARN."""
 
     name = "ecs"
+    replay_limit_ms: int | None = REPLAY_LIMIT_MS
+    """ECS may forget a client token an hour after its task stopped."""
 
     def __init__(
         self,
@@ -125,13 +134,18 @@ class EcsLauncher:
         }
 
     async def launch(self, intent: LaunchIntent) -> Launched:
-        order, request = intent.order, _with_callback_token(intent)
+        order, request, began = intent.order, _with_callback_token(intent), self._clock()
         try:
             await self._payloads.put(order.task_id, order.task)
         except StoreUnavailable as error:
             raise LaunchUnclear(f"the payload of task {order.task_id} could not be laid down: {error}") from error
         try:
-            answer = await self._client.run_task(request, token=order.token, started_by=started_by(order.token))
+            answer = await self._client.run_task(
+                request,
+                token=order.token,
+                started_by=started_by(order.token),
+                send_within_seconds=SEND_WITHIN_SECONDS - (self._clock() - began),
+            )
         except EcsUnclear as error:
             raise LaunchUnclear(str(error)) from error
         except EcsConflict as conflict:
@@ -151,14 +165,20 @@ class EcsLauncher:
         """The task that a launch started, live or stopped within about an hour, without sending the launch again.
 
         For launches so old that their token may be forgotten (24 hours, or one after the task stopped), where sending
-        again would start a second worker. None is proof only while a stopped task would still be listed. Raises
-        LaunchUnclear.
+        again would start a second worker. None is proof that no task lives, and that none stopped within the hour.
+        Raises LaunchUnclear.
         """
         cluster, tag = str(intent.request["cluster"]), started_by(intent.order.token)
         try:
-            found = await self._client.live_tasks(cluster, tag) or await self._client.stopped_tasks(cluster, tag)
-        except (EcsUnclear, EcsRefused) as error:
+            found = await self._live_tasks(cluster, tag) or await self._client.stopped_tasks(cluster, tag)
+        except EcsUnclear as error:
             raise LaunchUnclear(f"what the launch started could not be listed: {error}") from error
+        except EcsRefused as error:
+            if error.code == "ClusterNotFoundException":
+                return None
+            raise LaunchUnclear(
+                f"what the launch started could not be listed: {error}; permit ecs:ListTasks"
+            ) from error
         return found[0] if found else None
 
     async def observe(self, worker_ids: Sequence[str]) -> list[Observation]:
@@ -242,25 +262,36 @@ class EcsLauncher:
         return self._launched(worker_id, Rung.CONFLICT, f"{conflict}; adopted what it started")
 
     async def _verified(self, intent: LaunchIntent, refusal: LaunchRefused) -> Launched:
-        """Raise the refusal, unless the launch, or an earlier sending of it, has a task after all."""
+        """Raise the refusal, unless the launch, or an earlier sending of it, has a task after all.
+
+        After a refusal that is verified the next launch try has a token of its own, and not this one again: a token's
+        repeat gets the token's first answer, so it could be refused for as long as ECS remembers it, whatever room
+        there is by then. What the refused try may still start is refused at its claim. An answer that was lost or
+        throttled is not a refusal: then the same token is sent again.
+        """
         cluster, tag = str(intent.request["cluster"]), started_by(intent.order.token)
-        for look in range(_LOOKS):
-            if look:
-                await asyncio.sleep(self._look_again_seconds)
-            try:
-                found = await self._client.live_tasks(cluster, tag)
-            except EcsUnclear as error:
-                raise LaunchUnclear(f"{refusal}; not verified: {error}") from error
-            except EcsRefused as error:
-                if error.code == "ClusterNotFoundException":
-                    raise refusal from None
-                raise LaunchUnclear(f"{refusal}; not verified: {error}; permit ecs:ListTasks") from error
-            if found:
-                _log.warning("Refused launch started all the same", task_id=intent.order.task_id, said=str(refusal))
-                return self._launched(found[0], Rung.VERIFIED, f"{refusal}; ListTasks shows that it started")
+        try:
+            found = await self._live_tasks(cluster, tag)
+        except EcsUnclear as error:
+            raise LaunchUnclear(f"{refusal}; not verified: {error}") from error
+        except EcsRefused as error:
+            if error.code == "ClusterNotFoundException":
+                raise refusal from None
+            raise LaunchUnclear(f"{refusal}; not verified: {error}; permit ecs:ListTasks") from error
+        if found:
+            _log.warning("Refused launch started all the same", task_id=intent.order.task_id, said=str(refusal))
+            return self._launched(found[0], Rung.VERIFIED, f"{refusal}; ListTasks shows that it started")
         raise LaunchRefused(
             f"{refusal} (ListTasks shows no task of this launch)", code=refusal.code, permanent=refusal.permanent
         )
+
+    async def _live_tasks(self, cluster: str, tag: str) -> list[str]:
+        """None only after a second look, a little later. Raises EcsUnclear and EcsRefused."""
+        found = await self._client.live_tasks(cluster, tag)
+        if not found:
+            await asyncio.sleep(self._look_again_seconds)
+            found = await self._client.live_tasks(cluster, tag)
+        return found
 
     async def _look(self, cluster: str, worker_ids: list[str]) -> list[Observation] | LaunchUnclear:
         """An error is returned, not raised, so that one batch does not hide the others."""

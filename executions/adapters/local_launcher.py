@@ -74,6 +74,8 @@ class LocalLauncher:
     """``ports.Launcher`` on the processes of this machine."""
 
     name = "local"
+    replay_limit_ms: int | None = None
+    """None: a replay after any time finds the process, or starts one whose claim is refused."""
 
     def __init__(
         self,

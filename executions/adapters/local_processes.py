@@ -53,6 +53,11 @@ def live_workers() -> dict[str, list[int]]:
         token = _token_in(process.info["cmdline"] or ())
         if token is not None:
             found.setdefault(token, []).append(process.pid)
+    with _lock:
+        # For some microseconds after its start a process has no arguments yet.
+        for token, child in _children:
+            if child.pid not in found.get(token, ()):
+                found.setdefault(token, []).append(child.pid)
     return found
 
 

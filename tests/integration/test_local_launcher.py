@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from executions.adapters import local_processes
 from executions.adapters.launchers import LauncherContext, open_launcher
 from executions.adapters.local_launcher import KILL_AFTER_SECONDS, LOGS_VARIABLE, LocalLauncher, create, scenario_for
 from executions.adapters.local_processes import live_workers
@@ -261,6 +262,24 @@ asyncio.run(main())
     assert (await world.launcher.launch(LaunchIntent(order, {"mode": "hang"}))).worker_id == worker_id
     assert await world.workers(order.token) == 1
     await stop_until_gone(world.launcher, worker_id)
+
+
+async def test_a_repeat_at_once_finds_the_process_that_has_no_arguments_yet(
+    world: LocalWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen once in 40 starts on a busy machine: between the fork and the new program's arguments."""
+    monkeypatch.setattr(local_processes, "_token_in", lambda _: None)
+    intent = an_intent(world)
+    first = await world.launcher.launch(intent)
+    assert await world.launcher.launch(intent) == first
+    assert await world.launcher.find(intent) == first.worker_id
+    assert await state_of(world.launcher, first.worker_id) is WorkerState.RUNNING
+    monkeypatch.undo()
+
+    async def is_seen() -> bool:
+        return await world.workers(intent.order.token) == 1
+
+    await until(is_seen, "one process carries the token")
 
 
 async def test_a_stopped_worker_says_so_before_it_ends(world: LocalWorld) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from executions.errors import LaunchRefused, LaunchUnclear
 from executions.evidence import Observation, WorkerState
+from executions.plan import REPLAY_LIMIT_MS
 from executions.ports import Launched, LaunchIntent, LaunchOrder
 from executions.record import Rung
 
@@ -31,12 +32,14 @@ class FakeLauncher:
         self.is_closed = False
         self.is_blind = False
         """``observe`` and ``find`` fail as a whole."""
+        self.replay_limit_ms: int | None = REPLAY_LIMIT_MS
         self.stop_calls_needed = 1
         """How often a worker must be asked to stop until it is gone; the call after that says so."""
         self.order_refusal: LaunchRefused | None = None
         """What ``prepare`` raises."""
         self._script: deque[LaunchRefused | Literal["reply lost", "request lost"]] = deque()
         self._seen: dict[str, Observation] = {}
+        self._forgotten: set[str] = set()
         self._overlooked: set[str] = set()
         self._stop_calls: Counter[str] = Counter()
 
@@ -70,6 +73,10 @@ class FakeLauncher:
         else:
             self.alive.discard(worker_id)
 
+    def forget(self, token: str) -> None:
+        """From now on the token counts as never used, so that a replay starts a second worker."""
+        self._forgotten.add(token)
+
     def overlook(self, worker_id: str, *, overlooked: bool = True) -> None:
         """Further looks leave the worker out, as after an error about it alone."""
         (self._overlooked.add if overlooked else self._overlooked.discard)(worker_id)
@@ -102,7 +109,8 @@ class FakeLauncher:
         if scripted == "request lost":
             raise LaunchUnclear("the request was lost")
         worker_id = self.worker_of(token)
-        if not self.starts[token]:
+        if not self.starts[token] or token in self._forgotten:
+            self._forgotten.discard(token)
             self.starts[token] += 1
             self.see(worker_id, WorkerState.RUNNING)
         if scripted == "reply lost":
