@@ -32,6 +32,7 @@ from controller.reconciler import Reconciler
 from controller.resource_events import WorkerExecutionEvents
 from controller.resource_operations import ResourceOperations
 from controller.work_queue import WorkQueue
+from executions.adapters.callback_keys import CallbackKeys, open_callback_keys
 from executions.adapters.epoch_config_map import EpochConfigMap
 from executions.adapters.kube_client import KubeClient
 from executions.adapters.kube_connection import KubeConnection, open_connection
@@ -64,6 +65,7 @@ class App:
     tasks: SqsQueue
     retries: SqsQueue
     kept_outcomes: SqsQueue
+    callback_keys: CallbackKeys | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> App:
@@ -78,6 +80,7 @@ class App:
             tasks=open_queue(settings.sqs_queue_url, settings),
             retries=open_queue(settings.implementation_sqs_queue_url, settings),
             kept_outcomes=open_queue(settings.outcomes_queue_url, settings),
+            callback_keys=open_callback_keys(settings),
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -101,7 +104,15 @@ class App:
         consumer = Consumer(self.tasks, self.store, commands, pending_max=settings.pending_max)
         outcomes = Outcomes(self.kept_outcomes, self.store, commands)
         leader = Leader(
-            settings, self.connection, self.store, cluster, commands, self.launcher, outcomes, listen_to_signals
+            settings=settings,
+            connection=self.connection,
+            store=self.store,
+            cluster=cluster,
+            commands=commands,
+            launcher=self.launcher,
+            outcomes=outcomes,
+            callback_keys=self.callback_keys,
+            restore_signals=listen_to_signals,
         )
         leadership = Leadership(
             RedisLease(
@@ -147,6 +158,7 @@ class Leader:
     commands: Commands
     launcher: Launcher
     outcomes: Outcomes
+    callback_keys: CallbackKeys | None
     restore_signals: Callable[[], None]
     """Kopf puts its own signal handlers in place of ours; this undoes it."""
 
@@ -155,8 +167,15 @@ class Leader:
         settings, store, cluster = self.settings, self.store, self.cluster
         launchers = {self.launcher.name: self.launcher}
         reconciling = WorkQueue("reconcile", lambda task_id: reconciler.reconcile(task_id), workers=16)
+        keys = self.callback_keys
         reconciler = Reconciler(
-            store, self.commands, launchers, settings.policy, store.keys.prefix, reconciling.add_after
+            store,
+            self.commands,
+            launchers,
+            settings.policy,
+            store.keys.prefix,
+            reconciling.add_after,
+            callback_keys=lambda: keys.ring if keys else None,
         )
         sweep = Sweep(store, launchers, settings.policy, reconciling.add, self._may_judge)
         observed, health = ObservedResources(), ApiHealth(cluster.check)

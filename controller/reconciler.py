@@ -18,6 +18,7 @@ import structlog
 
 from executions.adapters.logging import emit_summary
 from executions.answer import Answer, Reply
+from executions.callback_token import KeyRing
 from executions.errors import InvalidTask, LaunchRefused, LaunchUnclear
 from executions.lifecycle import ended, intend_launch, is_orphan, launch_failed, launched
 from executions.names import launch_token
@@ -60,6 +61,8 @@ class Reconciler:
     """Part of every launch token, so that two installations on one cluster never adopt each other's workers."""
     wake_after: Callable[[str, float], None]
     """Reconcile the task again after that many seconds."""
+    callback_keys: Callable[[], KeyRing | None] = lambda: None
+    """The keys of the workers' callback tokens as they are now; None where workers get none."""
     emit: Callable[[dict[str, Any]], None] = field(default=emit_summary)
     clock: Callable[[], float] = time.monotonic
     """Seconds that never go back, for the age of a look; deadlines go by the store's clock."""
@@ -91,7 +94,7 @@ class Reconciler:
             case LaunchWorker():
                 return await self._launch(execution, action, now_ms, looked_at)
             case FindWorker():
-                return await self._find(execution, action, now_ms)
+                return await self._find(execution, action.launch, now_ms, "it was never answered")
             case StopWorker():
                 return await self._stop(execution, action)
             case ResendRetry():
@@ -111,12 +114,20 @@ class Reconciler:
             await self._change(execution, _ending(latest.number, error.code, str(error)))
             return False
 
+        keys = self.callback_keys()
+
         def intend(found: Execution, now_ms: int) -> Execution:
             # Somebody may have suspended or cancelled it since: what is durable decides, not what was read before.
             if not any(isinstance(item, IntendLaunch) for item in plan(found, now_ms=now_ms)):
                 return found
             return intend_launch(
-                found, latest.number, token=order.token, request=request, now_ms=now_ms, policy=self.policy
+                found,
+                latest.number,
+                token=order.token,
+                request=request,
+                now_ms=now_ms,
+                policy=self.policy,
+                callback_key=keys.current if keys else None,
             )
 
         return (await self._change(execution, intend)).reply is Reply.ACCEPTED
@@ -129,6 +140,8 @@ class Reconciler:
         try:
             intent = self._intent(execution, action.launch)
             _check_payload(intent.order)
+            if action.launch.callback_key is not None and intent.order.callback_token is None:
+                return await self._find(execution, action.launch, started_ms, "its callback token's key is gone")
             if self.clock() - looked_at > _FRESH_SECONDS:
                 return True  # Look again: the launch may have been given up meanwhile.
             answer = await launcher.launch(intent)
@@ -140,9 +153,9 @@ class Reconciler:
             raise
         return await self._note(execution, action.launch, launcher, answer, part)
 
-    async def _find(self, execution: Execution, action: FindWorker, now_ms: int) -> bool:
+    async def _find(self, execution: Execution, launch: Launch, now_ms: int, problem: str) -> bool:
         """A launch that can no longer be proven safe is never sent: what it started is found, or it is given up."""
-        launch, launcher = action.launch, self._launcher(execution.latest)
+        launcher = self._launcher(execution.latest)
         if launcher is None:
             return False
         worker_id = await launcher.find(self._intent(execution, launch))
@@ -151,8 +164,8 @@ class Reconciler:
             return await self._note(execution, launch, launcher, Launched(worker_id, Rung.LISTED), part)
         minutes = (now_ms - launch.intent_at) // 60_000
         refusal = LaunchRefused(
-            f"the launch could not be proven: it was written down {minutes} min ago and never answered, no worker of "
-            "it is found, and sent again it could start a second one; retry the task",
+            f"the launch could not be proven: it was written down {minutes} min ago, {problem}, no worker of it is "
+            "found, and sent again it could start a second one; retry the task",
             code="START_TIMEOUT",
             permanent=True,
         )
@@ -260,7 +273,9 @@ class Reconciler:
     def _intent(self, execution: Execution, launch: Launch) -> LaunchIntent:
         """What was written down, to be sent or found."""
         # The token that is written down, and not one computed anew: only it finds a worker that was started.
-        order = replace(self._order(execution, launch.launch_try), token=launch.token)
+        keys, attempt = self.callback_keys(), execution.latest.number
+        callback_token = keys.token(execution.task_id, attempt, launch) if keys else None
+        order = replace(self._order(execution, launch.launch_try), token=launch.token, callback_token=callback_token)
         return LaunchIntent(order, launch.request)
 
     def _order(self, execution: Execution, launch_try: int) -> LaunchOrder:

@@ -15,6 +15,7 @@ from api.dependencies import Context
 from api.main import bind, create_app
 from api.probes import Health
 from api.routes import callbacks, executions, health
+from executions.adapters.callback_keys import CallbackKeys
 from executions.adapters.settings import Settings
 from executions.answer import Answer, Reply
 from executions.operations.commands import Commands
@@ -108,7 +109,13 @@ def route_of(method: str, path: str) -> APIRoute | None:
     return next((route for route in ROUTES if route.matches(scope)[0] is Match.FULL), None)
 
 
-def made(app: FastAPI | None = None, *, with_identity: bool = True, **settings: Any) -> Api:
+def made(
+    app: FastAPI | None = None,
+    *,
+    with_identity: bool = True,
+    callback_keys: CallbackKeys | None = None,
+    **settings: Any,
+) -> Api:
     """An application on fakes, with these settings; ``app`` is one made before, which is bound anew."""
     store, retries, outcomes, identity, probe = MemoryStore(), MemoryQueue(), MemoryQueue(), FakeIdentity(), FakeProbe()
     events: list[dict[str, Any]] = []
@@ -120,6 +127,7 @@ def made(app: FastAPI | None = None, *, with_identity: bool = True, **settings: 
         outcomes=outcomes,
         identity=identity if with_identity else None,
         health=Health(probe),
+        callback_keys=callback_keys,
         clock_ms=lambda: store.now,
         emit=events.append,
     )

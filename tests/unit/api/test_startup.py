@@ -19,6 +19,7 @@ from tests.unit.api.harness import Api
 
 ENABLED = "Dashboard retry route enabled"
 DISABLED = "Dashboard retry route disabled (TASK_DASHBOARD_GOOGLE_CLIENT_IDS is not set)"
+OPEN = "Callbacks are accepted without a token (CALLBACK_TOKEN_KEYS_FILE is not set)"
 BYPASS = "Local auth bypass active on the retry route: 'x-dev-user' header accepted (ENV=local only)"
 
 
@@ -33,10 +34,10 @@ async def said_at_start(api: Api, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize(
     ("env", "with_identity", "lines"),
     [
-        ("production", True, [ENABLED]),
-        ("production", False, [DISABLED]),
-        ("local", False, [ENABLED, BYPASS]),
-        ("local", True, [ENABLED, BYPASS]),
+        ("production", True, [ENABLED, OPEN]),
+        ("production", False, [DISABLED, OPEN]),
+        ("local", False, [ENABLED, BYPASS, OPEN]),
+        ("local", True, [ENABLED, BYPASS, OPEN]),
     ],
 )
 async def test_the_lines_that_explain_a_404(
@@ -85,6 +86,8 @@ async def test_a_context_is_wired_from_settings_without_a_connection(monkeypatch
         ({"REDIS_URL": ""}, "REDIS_URL"),
         ({"SQS_QUEUE_URL": ""}, "SQS_QUEUE_URL"),
         ({"PORT": "canary"}, "PORT"),
+        ({"CALLBACK_TOKEN_REQUIRED": "true"}, "CALLBACK_TOKEN_KEYS_FILE"),
+        ({"CALLBACK_TOKEN_KEYS_FILE": "/nowhere/keys.yaml"}, "CALLBACK_TOKEN_KEYS_FILE"),
         ({"SQS_QUEUE_URL": "http://127.0.0.1:1/0/tasks.fifo"}, "FIFO"),
     ],
 )

@@ -104,8 +104,8 @@ async def test_a_launch_that_can_no_longer_be_proven_safe_is_never_sent(world: W
     found = await world.settle()
     assert (found.latest.status, found.latest.error_code) == (Status.FAILED, "START_TIMEOUT")
     assert found.latest.error_message == (
-        "the launch could not be proven: it was written down 50 min ago and never answered, no worker of it is found, "
-        "and sent again it could start a second one; retry the task"
+        "the launch could not be proven: it was written down 50 min ago, it was never answered, no worker of it "
+        "is found, and sent again it could start a second one; retry the task"
     )
     assert said(found) == [found.latest.error_message]
     assert world.launcher.calls == [("find", used)]

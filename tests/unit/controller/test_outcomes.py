@@ -14,7 +14,9 @@ from structlog.typing import EventDict
 
 from controller.loops.outcomes import Outcomes
 from executions.answer import Answer, Reply
+from executions.callback_token import LaunchProof
 from executions.errors import InvalidOutcome
+from executions.kept_outcome import kept_outcome, kept_outcome_from_body
 from executions.operations.commands import Commands
 from executions.policy import Policy
 from executions.record import Status
@@ -145,6 +147,8 @@ INVALID = [
     kept(None),
     kept({"taskId": "task-1"}),
     kept({**SUCCESS, "taskId": "../hush"}),
+    json.dumps({"receivedAtMs": 1, "outcome": SUCCESS, "launch": {"attempt": "hush", "launchTry": 1, "id": "x"}}),
+    json.dumps({"receivedAtMs": 1, "outcome": SUCCESS, "launch": []}),
 ]
 
 
@@ -153,6 +157,24 @@ def test_an_invalid_document_is_refused_without_an_echo(body: str) -> None:
     with pytest.raises(InvalidOutcome) as caught:
         kept_outcome_from_body(body)
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("proof", [None, LaunchProof(1, 2, "t" * 32)])
+def test_what_is_kept_is_found_again_without_its_token(proof: LaunchProof | None) -> None:
+    document = kept_outcome({**SUCCESS, "token": "hush"}, proof, received_ms=NOW_MS)
+    assert "hush" not in str(document)
+    found = kept_outcome_from_body(json.dumps(document))
+    assert (found.received_ms, found.outcome.succeeded, found.proof) == (NOW_MS, True, proof)
+
+
+@pytest.mark.parametrize(("launch_id", "status"), [("t" * 32, Status.SUCCEEDED), ("u" * 32, Status.RUNNING)])
+async def test_a_kept_outcome_decides_the_launch_that_it_was_proven_for_and_no_other(
+    bench: Bench, launch_id: str, status: Status
+) -> None:
+    await bench.queue.put(json.dumps(kept_outcome(SUCCESS, LaunchProof(1, 1, launch_id), received_ms=NOW_MS)))
+    async with bench.running():
+        await bench.handled()
+    assert await bench.status() is status
 
 
 async def test_invalid_outcomes_are_logged_once_and_go_to_the_dead_letters(bench: Bench, logs: list[EventDict]) -> None:

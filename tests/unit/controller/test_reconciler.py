@@ -10,6 +10,7 @@ import pytest
 
 from controller.reconciler import Reconciler
 from executions.answer import Answer, Reply
+from executions.callback_token import KeyRing
 from executions.control import cancel, suspend
 from executions.errors import AlakaiError, LaunchRefused, LaunchUnclear, QueueUnavailable, StoreUnavailable
 from executions.lifecycle import intend_launch, launched, record_outcome
@@ -39,6 +40,7 @@ class World:
     launcher: FakeLauncher = field(default_factory=FakeLauncher)
     queue: MemoryQueue = field(default_factory=MemoryQueue)
     policy: Policy = POLICY
+    callback_keys: KeyRing | None = None
     wakes: list[tuple[str, float]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
 
@@ -51,6 +53,7 @@ class World:
             token_prefix="prefix",
             wake_after=lambda task_id, seconds: self.wakes.append((task_id, seconds)),
             emit=self.events.append,
+            callback_keys=lambda: self.callback_keys,
         )
 
     async def put(self, execution: Execution) -> None:
