@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 
 from api.dependencies import Context
 from api.probes import Health
-from api.store_probe import open_store_probe
 from executions.adapters.callback_keys import open_callback_keys
 from executions.adapters.google_identity import GoogleIdentity
 from executions.adapters.redis_epoch import create_epoch_if_untouched
 from executions.adapters.redis_store import RedisStore, open_store
 from executions.adapters.settings import Settings
 from executions.adapters.sqs_queue import open_queue
+from executions.adapters.store_probe import open_store_probe
 from executions.errors import StoreUnavailable
 from executions.operations.commands import Commands
 

@@ -11,7 +11,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -28,6 +28,7 @@ from controller.mirror import Mirror
 from controller.notifier import Notifier
 from controller.observed import ObservedResources
 from controller.probes import Probes
+from controller.rebuild import Rebuild
 from controller.reconciler import Reconciler
 from controller.resource_events import WorkerExecutionEvents
 from controller.resource_operations import ResourceOperations
@@ -44,6 +45,7 @@ from executions.adapters.redis_positions import RedisPositions
 from executions.adapters.redis_store import RedisStore, open_store
 from executions.adapters.settings import Settings
 from executions.adapters.sqs_queue import SqsQueue, open_queue
+from executions.adapters.store_probe import open_store_probe
 from executions.errors import InvalidSettings
 from executions.operations.commands import Commands
 from executions.ports import Launcher
@@ -98,7 +100,8 @@ class App:
         listen_to_signals()
         cluster = KubeClient(self.connection, settings.executions_namespace or self.connection.namespace)
         commands = Commands(self.store, self.retries, settings.policy, self.launcher.name)
-        probes = Probes(self.store.ping)
+        probe = open_store_probe(settings)
+        probes = Probes(probe.answers)
         guard = EpochGuard(self.store, EpochConfigMap(cluster), on_answer=probes.trust)
         port = _serve(probes, settings.controller_port)
         consumer = Consumer(self.tasks, self.store, commands, pending_max=settings.pending_max)
@@ -112,6 +115,7 @@ class App:
             launcher=self.launcher,
             outcomes=outcomes,
             callback_keys=self.callback_keys,
+            guard=guard,
             restore_signals=listen_to_signals,
         )
         leadership = Leadership(
@@ -124,12 +128,17 @@ class App:
             leader.run,
             ttl_seconds=settings.leader_lease_seconds,
         )
+
+        async def consume() -> None:
+            await guard.has_compared.wait()
+            await consumer.run()
+
         _log.info("Controller started", launcher=self.launcher.name, namespace=cluster.namespace, probes_port=port)
         running = [
             asyncio.create_task(_restarted(name, work))
             for name, work in (
                 ("epoch", lambda: guard.run(_EPOCH_SECONDS)),
-                ("consumer", consumer.run),
+                ("consumer", consume),
                 ("outcomes", outcomes.run),
                 ("leadership", leadership.run),
             )
@@ -143,7 +152,7 @@ class App:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         probes.stop()
-        for opened in (self.tasks, self.retries, self.kept_outcomes, cluster, self.launcher, self.store):
+        for opened in (self.tasks, self.retries, self.kept_outcomes, cluster, self.launcher, probe, self.store):
             await opened.close()
 
 
@@ -159,18 +168,20 @@ class Leader:
     launcher: Launcher
     outcomes: Outcomes
     callback_keys: CallbackKeys | None
+    guard: EpochGuard
     restore_signals: Callable[[], None]
     """Kopf puts its own signal handlers in place of ours; this undoes it."""
 
     async def run(self, fence: int) -> None:
         """Until cancelled. Nothing here holds a truth of its own: a new leader begins with a resync and a sweep."""
-        settings, store, cluster = self.settings, self.store, self.cluster
+        settings, store, cluster = self.settings, self.store.fenced(fence), self.cluster
+        commands = replace(self.commands, store=store)
         launchers = {self.launcher.name: self.launcher}
         reconciling = WorkQueue("reconcile", lambda task_id: reconciler.reconcile(task_id), workers=16)
         keys = self.callback_keys
         reconciler = Reconciler(
             store,
-            self.commands,
+            commands,
             launchers,
             settings.policy,
             store.keys.prefix,
@@ -183,7 +194,7 @@ class Leader:
         mirror = Mirror(
             store=store,
             cluster=cluster,
-            commands=self.commands,
+            commands=commands,
             observed=observed,
             health=health,
             notifier=notifier,
@@ -194,7 +205,7 @@ class Leader:
         wishes = ResourceOperations(
             store=store,
             cluster=cluster,
-            commands=self.commands,
+            commands=commands,
             observed=observed,
             health=health,
             notifier=notifier,
@@ -213,6 +224,14 @@ class Leader:
             events=events,
             policy=settings.policy,
         )
+        rebuild = Rebuild(
+            guard=self.guard,
+            store=store,
+            cluster=cluster,
+            policy=settings.policy,
+            launcher=self.launcher.name,
+            known=lambda: {*mirror.compared, *mirror.queue.keys, *reconciling.keys},
+        )
         operator = KopfOperator(
             self.connection, cluster.namespace, events, health, restore_signals=self.restore_signals
         )
@@ -225,6 +244,7 @@ class Leader:
                 ("sweep", lambda: sweep.run(settings.sweep_interval_seconds)),
                 ("resync", lambda: resync.run(settings.resync_interval_seconds)),
                 ("kopf", operator.run),
+                ("rebuild", rebuild.run),
             ):
                 group.create_task(_restarted(name, work), name=name)
 

@@ -1,7 +1,8 @@
 """Is this Redis the one we know? The epoch key in Redis is compared with its copy in a ConfigMap.
 
 A Redis that lost its data (emptied, another instance) has lost the key with it, and must not be served: it would
-launch everything again. The copy is in Kubernetes, which does not fail together with Redis.
+launch everything again. The copy is in Kubernetes, which does not fail together with Redis. What was lost is recreated
+by the leader: ``controller/rebuild.py``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -30,7 +31,7 @@ class Trust(StrEnum):
     UNCONFIRMED = "unconfirmed"
     """Redis has an epoch; the API server cannot be asked for its copy now."""
     UNDECIDED = "undecided"
-    """Redis has no epoch and the API server cannot be asked whether it ever had one."""
+    """Redis has no epoch, or not the last one known, and the API server cannot be asked for its copy."""
     LOST = "lost"
     """The copy names an epoch that this Redis does not have."""
 
@@ -43,6 +44,8 @@ class EpochCopy(Protocol):
     async def create(self, name: str, epoch: str) -> None:
         """Nothing happens when there is one already."""
         ...
+
+    async def replace(self, name: str, epoch: str) -> None: ...
 
 
 def config_map_name(prefix: str) -> str:
@@ -59,6 +62,10 @@ class EpochGuard:
     on_answer: Callable[[bool], None] = lambda _: None
     """Told after each comparison whether Redis is served."""
     trust: Trust = Trust.UNDECIDED
+    copied: str | None = None
+    """The copy's epoch when it was last read."""
+    has_compared: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set after the first comparison: before it nobody knows whether anything may be done."""
 
     @property
     def is_served(self) -> bool:
@@ -73,9 +80,23 @@ class EpochGuard:
             except AlakaiError as error:
                 _log.warning("Redis could not be asked for its epoch", reason=str(error))
             self.on_answer(self.is_served)
+            self.has_compared.set()
             if self.trust is not before:
                 self._tell()
             await asyncio.sleep(interval_seconds if self.is_served else min(interval_seconds, 1.0))
+
+    async def begin(self, epoch: str) -> None:
+        """Serve this Redis under a new epoch, after a rebuild. Raises StoreUnavailable and the copy's errors.
+
+        The copy first: a crash in between looks like lost data, which is rebuilt once more, and not like a Redis that
+        may be served.
+        """
+        prefix = self.store.keys.prefix
+        await self.copy.replace(config_map_name(prefix), epoch)
+        await create_epoch(self.store.redis, prefix, epoch)
+        self.trust = await self.compare()
+        self.on_answer(self.is_served)
+        self._tell()
 
     async def compare(self) -> Trust:
         """One comparison. Raises StoreUnavailable."""
@@ -83,14 +104,14 @@ class EpochGuard:
         name = config_map_name(prefix)
         ours = await read_epoch(self.store.redis, prefix)
         try:
-            copied = await self.copy.read(name)
+            self.copied = copied = await self.copy.read(name)
             if copied is None:
                 # Redis first: an epoch that only the copy knew would look like lost data.
                 ours = await create_epoch(self.store.redis, prefix, secrets.token_hex(8))
                 await self.copy.create(name, ours)
-                copied = await self.copy.read(name)
+                self.copied = copied = await self.copy.read(name)
         except AlakaiError:
-            if ours is None:
+            if ours is None or self.copied not in (None, ours):
                 return Trust.UNDECIDED
             self.store.epoch = ours
             return Trust.UNCONFIRMED
@@ -107,9 +128,9 @@ class EpochGuard:
             case Trust.UNCONFIRMED:
                 _log.warning("The API server is away; Redis is trusted by its own epoch", epoch=self.store.epoch)
             case Trust.UNDECIDED:
-                _log.warning("Redis has no epoch and the API server is away; waiting for the API server")
+                _log.warning("Redis is not known and the API server is away; waiting for the API server")
             case Trust.LOST:
                 _log.error(
-                    "Redis has lost its data, or is another Redis: nothing is served",
-                    remedy=f"restore it; or accept the loss by deleting the ConfigMap {name}",
+                    "Redis has lost its data, or is another Redis: nothing is served until the leader has rebuilt it",
+                    epoch_copy=f"ConfigMap {name}",
                 )

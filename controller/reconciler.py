@@ -108,7 +108,8 @@ class Reconciler:
             return False
         try:
             order = self._order(execution, latest.launch_tries + 1)
-            _check_payload(order)
+            if not order.task:
+                raise _payload_lost()
             request = launcher.prepare(order)
         except LaunchRefused as error:
             await self._change(execution, _ending(latest.number, error.code, str(error)))
@@ -139,7 +140,8 @@ class Reconciler:
         part = self._slice(execution, started_ms)
         try:
             intent = self._intent(execution, action.launch)
-            _check_payload(intent.order)
+            if not intent.order.task:
+                return await self._find(execution, action.launch, started_ms, "its payload is lost")
             if action.launch.callback_key is not None and intent.order.callback_token is None:
                 return await self._find(execution, action.launch, started_ms, "its callback token's key is gone")
             if self.clock() - looked_at > _FRESH_SECONDS:
@@ -162,13 +164,16 @@ class Reconciler:
         part = self._slice(execution, now_ms)
         if worker_id is not None:
             return await self._note(execution, launch, launcher, Launched(worker_id, Rung.LISTED), part)
-        minutes = (now_ms - launch.intent_at) // 60_000
-        refusal = LaunchRefused(
-            f"the launch could not be proven: it was written down {minutes} min ago, {problem}, no worker of it is "
-            "found, and sent again it could start a second one; retry the task",
-            code="START_TIMEOUT",
-            permanent=True,
-        )
+        if execution.latest.task_snapshot:
+            minutes = (now_ms - launch.intent_at) // 60_000
+            refusal = LaunchRefused(
+                f"the launch could not be proven: it was written down {minutes} min ago, {problem}, no worker of it is "
+                "found, and sent again it could start a second one; retry the task",
+                code="START_TIMEOUT",
+                permanent=True,
+            )
+        else:
+            refusal = _payload_lost()
         return await self._give_up(execution, launch, launcher, refusal, part)
 
     async def _give_up(
@@ -328,9 +333,8 @@ def _replay_limit_ms(launcher: Launcher | None) -> int | None:
     return limit_ms
 
 
-def _check_payload(order: LaunchOrder) -> None:
-    if not order.task:
-        raise LaunchRefused("the task's payload is lost", code="PAYLOAD_LOST", permanent=True)
+def _payload_lost() -> LaunchRefused:
+    return LaunchRefused("the task's payload is lost", code="PAYLOAD_LOST", permanent=True)
 
 
 def _evidence(launcher: Launcher, detail: str, now_ms: int) -> tuple[Evidence, ...]:

@@ -22,7 +22,7 @@ from executions.cluster import Body, Cluster, Conflict, Invalid, NotFound
 from executions.conditions import Reason, Why
 from executions.errors import InvalidTask, QueueUnavailable, QueueUnclear
 from executions.link import Wish
-from executions.names import resource_name
+from executions.names import incarnation_from_operation, resource_name
 from executions.notices import Notice
 from executions.operations.commands import Commands
 from executions.operations.transact import alter, transact
@@ -105,7 +105,10 @@ class ResourceOperations:
             return
         operation = Operation(link.submission_key(observed.uid), None)
         answer = await transact(
-            self._store, task.task_id, lambda seen: self._submission(seen, task, observed), operation=operation
+            self._store,
+            task.task_id,
+            lambda seen: self._submission(seen, task, observed, operation),
+            operation=operation,
         )
         # The record of a submission that is only repeated here may have been made anew by hand, without its link.
         await alter(self._store, task.task_id, lambda found, now_ms: self._bound(found, observed, None, now_ms))
@@ -114,14 +117,14 @@ class ResourceOperations:
         self._mirror.add(task.task_id)
         self._wake(task.task_id)
 
-    def _submission(self, seen: Snapshot, task: Task, observed: Observed) -> Decision:
+    def _submission(self, seen: Snapshot, task: Task, observed: Observed, operation: Operation) -> Decision:
         decision = submission.submit(
             seen.execution,
             task,
             now_ms=seen.now_ms,
             policy=self._policy,
             launcher=self._commands.launcher,
-            incarnation=self._commands.make_incarnation(),
+            incarnation=incarnation_from_operation(operation.key),
         )
         if decision.execution is None:
             return decision

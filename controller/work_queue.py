@@ -57,6 +57,11 @@ class WorkQueue:
         return len(self._since)
 
     @property
+    def keys(self) -> set[str]:
+        """Every key that waits, is being handled, or waits for its time."""
+        return {*self._since, *self._running, *self._timers}
+
+    @property
     def postponed(self) -> int:
         """How many keys wait for their time: pauses after failures included."""
         return len(self._timers)

@@ -54,6 +54,15 @@ def resource_name(task_id: str) -> str:
     return f"{slug or 'task'}-{hashlib.sha256(task_id.encode()).hexdigest()[:_HASH_LENGTH]}"
 
 
+def incarnation_from_operation(operation_key: str) -> str:
+    """The incarnation of an execution that an operation begins.
+
+    The same operation always begins the same one: when Redis has lost its data and a message or a resource submits
+    once more, the launch tokens are those of before, and what was started then is adopted instead of started again.
+    """
+    return hashlib.sha256(f"incarnation\0{operation_key}".encode()).hexdigest()[:16]
+
+
 def launch_token(prefix: str, task_id: str, incarnation: str, attempt: int, launch_try: int) -> str:
     """The idempotency token of one launch: 64 hex digits, the limit of ECS ``clientToken``.
 

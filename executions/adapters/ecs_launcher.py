@@ -168,7 +168,9 @@ class EcsLauncher:
         again would start a second worker. None is proof that no task lives, and that none stopped within the hour.
         Raises LaunchUnclear.
         """
-        cluster, tag = str(intent.request["cluster"]), started_by(intent.order.token)
+        # A launch whose request was lost with Redis is looked for where launches go now.
+        cluster = str(intent.request.get("cluster") or self._ecs_settings.cluster)
+        tag = started_by(intent.order.token)
         try:
             found = await self._live_tasks(cluster, tag) or await self._client.stopped_tasks(cluster, tag)
         except EcsUnclear as error:

@@ -24,3 +24,6 @@ class EpochConfigMap:
             await self._cluster.create_config_map(name, {_FIELD: epoch})
         except AlreadyExists:
             return
+
+    async def replace(self, name: str, epoch: str) -> None:
+        await self._cluster.update_config_map(name, {_FIELD: epoch})

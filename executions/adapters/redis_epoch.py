@@ -13,6 +13,8 @@ from redis.asyncio import Redis
 from executions.adapters.redis_connection import redis_errors
 from executions.adapters.redis_keys import Keys
 
+_REMOVE = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+
 
 async def read_epoch(redis: Redis, prefix: str) -> str | None:
     with redis_errors():
@@ -25,6 +27,12 @@ async def create_epoch(redis: Redis, prefix: str, epoch: str | None = None) -> s
     with redis_errors():
         await redis.set(Keys(prefix).epoch, epoch or secrets.token_hex(8), nx=True)
     return await read_epoch(redis, prefix) or ""
+
+
+async def remove_epoch(redis: Redis, prefix: str, *, but: str | None) -> None:
+    """Take away an epoch that is not ours, so that nobody serves this Redis; ``but`` is the one that may stay."""
+    with redis_errors():
+        await redis.eval(_REMOVE, 1, Keys(prefix).epoch, but or "")
 
 
 async def create_epoch_if_untouched(redis: Redis, prefix: str) -> str | None:

@@ -13,13 +13,16 @@ from executions.adapters.redis_keys import Keys
 _HOLD = """
 local holder = redis.call('GET', KEYS[1])
 if not holder then
-  redis.call('INCR', KEYS[2])
+  local time, last = redis.call('TIME'), tonumber(redis.call('GET', KEYS[2]) or '0')
+  local fence = math.max(last + 1, time[1] * 1000 + math.floor(time[2] / 1000))
+  redis.call('SET', KEYS[2], string.format('%.0f', fence))
 elseif holder ~= ARGV[1] then
   return 0
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return tonumber(redis.call('GET', KEYS[2]))
 """
+"""The number is a time, so that it does not fall either when Redis has lost the last one."""
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
 

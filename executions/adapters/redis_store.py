@@ -6,7 +6,9 @@ epoch key (see ``redis_epoch.py``).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -26,12 +28,24 @@ from executions.record import Execution, RecordUnreadable, execution_from_stored
 from executions.write import Write, foreign_incarnation, forgotten_entry, record_digest, write_for
 
 ANY_EPOCH = "*"
+NO_EPOCH = ""
+"""For the rebuild of a Redis that lost its data: there must be no epoch, so that nobody else is served meanwhile."""
 _INDEXES = tuple(Index)
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(slots=True)
+class _KnownEpoch:
+    """Shared by a store and those that are made of it."""
+
+    epoch: str
+
+
 class RedisStore:
-    """``ports.Store`` on Redis >= 6.2. ``epoch`` is the one it must find; ANY_EPOCH only looks that there is one."""
+    """``ports.Store`` on Redis >= 6.2. ``epoch`` is the one it must find; ANY_EPOCH only looks that there is one.
+
+    ``fence`` is a leader's number: its commits are refused once a later leader has begun.
+    """
 
     def __init__(
         self,
@@ -39,14 +53,37 @@ class RedisStore:
         prefix: str,
         *,
         epoch: str = ANY_EPOCH,
+        fence: int | None = None,
     ) -> None:
         self.redis = redis
         self.keys = Keys(prefix)
-        self.epoch = epoch
+        self._known = _KnownEpoch(epoch)
+        self._fence = fence
         digest = script_text("digest.lua")
         self._commit = redis.register_script(digest + script_text("commit.lua"))
         self._read = redis.register_script(script_text("read.lua"))
         self._foreign = redis.register_script(digest + script_text("foreign.lua"))
+
+    @property
+    def epoch(self) -> str:
+        """What the epoch must be; set, it counts for every store that was made of this one by ``fenced`` too."""
+        return self._known.epoch
+
+    @epoch.setter
+    def epoch(self, epoch: str) -> None:
+        self._known.epoch = epoch
+
+    def fenced(self, fence: int) -> RedisStore:
+        """The same store for the leader with that number."""
+        store = copy.copy(self)
+        store._fence = fence
+        return store
+
+    def with_epoch(self, epoch: str) -> RedisStore:
+        """The same store with another expectation, which nobody shares."""
+        store = copy.copy(self)
+        store._known = _KnownEpoch(epoch)
+        return store
 
     async def read(self, task_id: str) -> Snapshot:
         now_ms, (found,) = await self._look([task_id])
@@ -83,6 +120,7 @@ class RedisStore:
                     keys.state(snapshot.task_id),
                     keys.feed,
                     keys.epoch,
+                    keys.fence,
                     keys.operation(operation.key if operation else ""),
                     *(keys.index(index) for index in _INDEXES),
                 ],
@@ -91,6 +129,7 @@ class RedisStore:
                     snapshot.version,
                     snapshot.digest,
                     self.epoch,
+                    "" if self._fence is None else self._fence,
                     mode,
                     write.state if write else b"",
                     encoded_entry(entry) if entry else b"",
@@ -106,6 +145,8 @@ class RedisStore:
                 return CommitResult(Committed.REPEATED, _decoded_answer(remembered))
             case b"CONFLICT":
                 return CommitResult(Committed.CONFLICT)
+            case b"FENCED":
+                raise StoreUnavailable("a later leader has begun; this one has no say any more")
         raise StoreUnavailable("this Redis has lost its data or is another one (its epoch differs); it is not served")
 
     async def remembered(self, operation: Operation) -> Answer | None:
@@ -166,7 +207,8 @@ class RedisStore:
         return int(now_ms), found
 
     def _check_epoch(self, found: bytes) -> None:
-        if not found or (self.epoch != ANY_EPOCH and found.decode() != self.epoch):
+        is_right = bool(found) if self.epoch == ANY_EPOCH else found.decode() == self.epoch
+        if not is_right:
             raise StoreUnavailable("this Redis has no epoch, or not ours: it is new, was emptied or is another one")
 
     def _snapshot(self, task_id: str, found: list[Any], now_ms: int) -> Snapshot:

@@ -6,24 +6,20 @@ the change feed.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from executions import control, lifecycle, retry, submission
 from executions.answer import Answer, Decision, Reply
 from executions.callback_token import LaunchProof
 from executions.errors import QueueUnavailable, QueueUnclear
+from executions.names import incarnation_from_operation
 from executions.operations.transact import alter, alter_seen, transact, transacted
 from executions.outcome import Outcome
 from executions.policy import Policy
 from executions.ports import Operation, Queue, Snapshot, Store
 from executions.record import Execution
 from executions.task import Task
-
-
-def new_incarnation() -> str:
-    return secrets.token_hex(8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +31,10 @@ class Commands:
     policy: Policy
     launcher: str
     """Name of the launcher that newly claimed attempts are meant for."""
-    make_incarnation: Callable[[], str] = field(default=new_incarnation)
 
     async def dispatch(self, task: Task, *, message_id: str) -> Answer:
         """What a queue message does (contract: task message). ``message_id`` makes every redelivery a no-op."""
+        operation = Operation(f"message:{message_id}")
         return await self._change(
             task.task_id,
             lambda seen: submission.dispatch(
@@ -47,9 +43,9 @@ class Commands:
                 now_ms=seen.now_ms,
                 policy=self.policy,
                 launcher=self.launcher,
-                incarnation=self.make_incarnation(),
+                incarnation=incarnation_from_operation(operation.key),
             ),
-            Operation(f"message:{message_id}"),
+            operation,
         )
 
     async def submit(self, task: Task, *, operation: Operation) -> Answer:
@@ -62,7 +58,7 @@ class Commands:
                 now_ms=seen.now_ms,
                 policy=self.policy,
                 launcher=self.launcher,
-                incarnation=self.make_incarnation(),
+                incarnation=incarnation_from_operation(operation.key),
             ),
             operation,
         )

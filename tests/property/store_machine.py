@@ -67,9 +67,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.store = UnreliableStore(self.on.store, self.edit)
         self.queue = Outbox()
         self.numbers = itertools.count(1)
-        self.commands = Commands(
-            self.store, self.queue, POLICY, "local", make_incarnation=lambda: f"incarnation-{next(self.numbers)}"
-        )
+        self.commands = Commands(self.store, self.queue, POLICY, "local")
         self.models = Models(NOW_MS)
         self.messages: list[tuple[str, dict[str, Any]]] = []
         self.answers: dict[str, Answer] = {}

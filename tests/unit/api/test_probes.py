@@ -18,7 +18,7 @@ from redis.exceptions import (
 )
 
 from api.probes import Health, Look
-from api.store_probe import RedisProbe
+from executions.adapters.store_probe import RedisProbe
 from executions.errors import StoreUnavailable
 from tests.unit.api.harness import Api, FakeProbe
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, AuthorizationError, BusyLoadingError, ResponseError
 
-from executions.adapters.redis_connection import connect
+from executions.adapters.redis_connection import connect, redis_errors
 from executions.adapters.redis_store import RedisStore
 from executions.adapters.settings import Settings
 
@@ -14,20 +14,23 @@ _CONNECTIONS = 4
 
 
 class RedisProbe:
-    """``probes.StoreProbe`` on Redis."""
+    """Whether Redis answers, and whether it is trusted: two questions, because a restart helps with the first only."""
 
     def __init__(self, redis: Redis, prefix: str) -> None:
         self._redis = redis
         self._store = RedisStore(redis, prefix)
 
     async def answers(self) -> None:
-        try:
-            await self._redis.ping()
-        except (ResponseError, BusyLoadingError, AuthenticationError, AuthorizationError):
-            # The server spoke. A restart of ours would help neither its loading nor our rights.
-            return
+        """Raises StoreUnavailable when the server does not answer."""
+        with redis_errors():
+            try:
+                await self._redis.ping()
+            except (ResponseError, BusyLoadingError, AuthenticationError, AuthorizationError):
+                # The server spoke. A restart of ours would help neither its loading nor our rights.
+                return
 
     async def is_trusted(self) -> None:
+        """Raises StoreUnavailable while its epoch is missing."""
         await self._store.ping()
 
     async def close(self) -> None:
