@@ -377,3 +377,26 @@ async def test_a_refusal_takes_no_worker_away_that_another_controller_was_told_o
 )
 def test_a_worker_is_an_orphan(execution: Execution | None, expected: bool) -> None:
     assert is_orphan(execution, "t" * 64, "worker-of-task-1") is expected
+
+
+# After Redis lost its data
+
+
+@pytest.mark.parametrize("was_started", [True, False])
+async def test_a_launch_whose_payload_is_lost_is_looked_for_and_never_sent(world: World, was_started: bool) -> None:
+    if was_started:
+        world.launcher.lose_reply()
+        await world.put(pending())
+        with pytest.raises(LaunchUnclear):
+            await world.reconcile()
+    else:
+        await world.put(intended())
+    world.launcher.calls.clear()
+    await world.put((await world.found()).with_latest(task_snapshot=None))
+    latest = (await world.settle()).latest
+    assert [call[0] for call in world.launcher.calls] == ["find"]
+    if was_started:
+        assert (latest.status, latest.worker_id) == (Status.RUNNING, FakeLauncher.worker_of(token()))
+    else:
+        assert (latest.status, latest.error_code) == (Status.FAILED, "PAYLOAD_LOST")
+        assert latest.error_message == "the task's payload is lost"
