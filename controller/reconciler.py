@@ -17,13 +17,13 @@ from typing import Any
 import structlog
 
 from executions.adapters.logging import emit_summary
-from executions.answer import Answer, Reply
+from executions.answer import Reply
 from executions.callback_token import KeyRing
 from executions.errors import InvalidTask, LaunchRefused, LaunchUnclear
 from executions.lifecycle import ended, intend_launch, is_orphan, launch_failed, launched
 from executions.names import launch_token
 from executions.operations.commands import Commands
-from executions.operations.transact import alter
+from executions.operations.transact import alter_seen
 from executions.plan import (
     REPLAY_LIMIT_MS,
     Action,
@@ -72,48 +72,51 @@ class Reconciler:
     async def reconcile(self, task_id: str) -> None:
         """Raises LaunchUnclear, StoreUnavailable and the queue's errors: the caller tries again later."""
         await self._stop_orphans(task_id)
+        looked_at = self.clock()
+        snapshot: Snapshot | None = await self.store.read(task_id)
         for _ in range(_TURNS):
-            looked_at = self.clock()
-            snapshot = await self.store.read(task_id)
-            if snapshot.execution is None:
+            if snapshot is None or snapshot.execution is None:
                 return
             limit_ms = _replay_limit_ms(self.launchers.get(snapshot.execution.latest.launcher or ""))
             actions = plan(snapshot.execution, now_ms=snapshot.now_ms, replay_limit_ms=limit_ms)
             if not actions:
                 self._wake_when_due(snapshot)
                 return
-            for action in actions:
-                if not await self._act(snapshot.execution, action, snapshot.now_ms, looked_at):
-                    return
+            if self.clock() - looked_at > _FRESH_SECONDS:
+                # What is seen may have been given up meanwhile.
+                looked_at, snapshot = self.clock(), await self.store.read(task_id)
+                continue
+            execution, action = snapshot.execution, actions[0]
+            looked_at, snapshot = self.clock(), await self._act(snapshot, execution, action)
 
-    async def _act(self, execution: Execution, action: Action, now_ms: int, looked_at: float) -> bool:
-        """Carry out one action; False when there is nothing more to do until something else wakes us."""
+    async def _act(self, seen: Snapshot, execution: Execution, action: Action) -> Snapshot | None:
+        """Carry out one action. What is there after it; None when nothing more is to be done until we are woken."""
         match action:
             case IntendLaunch():
-                return await self._intend(execution)
+                return await self._intend(seen, execution)
             case LaunchWorker():
-                return await self._launch(execution, action, now_ms, looked_at)
+                return await self._launch(seen, execution, action.launch)
             case FindWorker():
-                return await self._find(execution, action.launch, now_ms, "it was never answered")
+                return await self._find(seen, execution, action.launch, "it was never answered")
             case StopWorker():
-                return await self._stop(execution, action)
+                return await self._stop(seen, execution, action)
             case ResendRetry():
                 await self.commands.resend_retry(execution.task_id)
-                return False
+                return None
 
-    async def _intend(self, execution: Execution) -> bool:
+    async def _intend(self, seen: Snapshot, execution: Execution) -> Snapshot | None:
         latest = execution.latest
         launcher = self._launcher(latest)
         if launcher is None:
-            return False
+            return None
         try:
             order = self._order(execution, latest.launch_tries + 1)
             if not order.task:
                 raise _payload_lost()
             request = launcher.prepare(order)
         except LaunchRefused as error:
-            await self._change(execution, _ending(latest.number, error.code, str(error)))
-            return False
+            await alter_seen(self.store, seen, _ending(latest.number, error.code, str(error)))
+            return None
 
         keys = self.callback_keys()
 
@@ -131,41 +134,40 @@ class Reconciler:
                 callback_key=keys.current if keys else None,
             )
 
-        return (await self._change(execution, intend)).reply is Reply.ACCEPTED
+        done = await alter_seen(self.store, seen, intend)
+        return done.following if done.answer.reply is Reply.ACCEPTED else None
 
-    async def _launch(self, execution: Execution, action: LaunchWorker, started_ms: int, looked_at: float) -> bool:
+    async def _launch(self, seen: Snapshot, execution: Execution, launch: Launch) -> Snapshot | None:
         launcher = self._launcher(execution.latest)
         if launcher is None:
-            return False
-        part = self._slice(execution, started_ms)
+            return None
+        intent = self._intent(execution, launch)
+        if not intent.order.task:
+            return await self._find(seen, execution, launch, "its payload is lost")
+        if launch.callback_key is not None and intent.order.callback_token is None:
+            return await self._find(seen, execution, launch, "its callback token's key is gone")
+        part = self._slice(execution, seen.now_ms)
         try:
-            intent = self._intent(execution, action.launch)
-            if not intent.order.task:
-                return await self._find(execution, action.launch, started_ms, "its payload is lost")
-            if action.launch.callback_key is not None and intent.order.callback_token is None:
-                return await self._find(execution, action.launch, started_ms, "its callback token's key is gone")
-            if self.clock() - looked_at > _FRESH_SECONDS:
-                return True  # Look again: the launch may have been given up meanwhile.
             answer = await launcher.launch(intent)
         except LaunchRefused as refusal:
-            return await self._give_up(execution, action.launch, launcher, refusal, part)
+            return await self._give_up(seen, execution, launch, launcher, refusal, part)
         except LaunchUnclear as error:
             part.failed("launch")
-            await self._finish(part, "launch_unclear", error)
+            self._finish(part, "launch_unclear", await self.store.now_ms(), error)
             raise
-        return await self._note(execution, action.launch, launcher, answer, part)
+        return await self._note(seen, execution, launch, launcher, answer, part)
 
-    async def _find(self, execution: Execution, launch: Launch, now_ms: int, problem: str) -> bool:
+    async def _find(self, seen: Snapshot, execution: Execution, launch: Launch, problem: str) -> Snapshot | None:
         """A launch that can no longer be proven safe is never sent: what it started is found, or it is given up."""
         launcher = self._launcher(execution.latest)
         if launcher is None:
-            return False
+            return None
         worker_id = await launcher.find(self._intent(execution, launch))
-        part = self._slice(execution, now_ms)
+        part = self._slice(execution, seen.now_ms)
         if worker_id is not None:
-            return await self._note(execution, launch, launcher, Launched(worker_id, Rung.LISTED), part)
+            return await self._note(seen, execution, launch, launcher, Launched(worker_id, Rung.LISTED), part)
         if execution.latest.task_snapshot:
-            minutes = (now_ms - launch.intent_at) // 60_000
+            minutes = (seen.now_ms - launch.intent_at) // 60_000
             refusal = LaunchRefused(
                 f"the launch could not be proven: it was written down {minutes} min ago, {problem}, no worker of it is "
                 "found, and sent again it could start a second one; retry the task",
@@ -174,11 +176,17 @@ class Reconciler:
             )
         else:
             refusal = _payload_lost()
-        return await self._give_up(execution, launch, launcher, refusal, part)
+        return await self._give_up(seen, execution, launch, launcher, refusal, part)
 
     async def _give_up(
-        self, execution: Execution, launch: Launch, launcher: Launcher, refusal: LaunchRefused, part: Slice
-    ) -> bool:
+        self,
+        seen: Snapshot,
+        execution: Execution,
+        launch: Launch,
+        launcher: Launcher,
+        refusal: LaunchRefused,
+        part: Slice,
+    ) -> Snapshot | None:
         """The launch provably has no worker."""
 
         def given_up(found: Execution, now_ms: int) -> Execution:
@@ -197,21 +205,25 @@ class Reconciler:
                 evidence=_evidence(launcher, str(refusal), now_ms),
             )
 
-        await self._change(execution, given_up)
+        after = (await alter_seen(self.store, seen, given_up)).following
         part.failed("launch")
-        await self._finish(part, "launch_refused", refusal)
-        return True
+        self._finish(part, "launch_refused", after.now_ms if after else seen.now_ms, refusal)
+        return after
 
     async def _note(
-        self, execution: Execution, launch: Launch, launcher: Launcher, answer: Launched, part: Slice
-    ) -> bool:
+        self,
+        seen: Snapshot,
+        execution: Execution,
+        launch: Launch,
+        launcher: Launcher,
+        answer: Launched,
+        part: Slice,
+    ) -> Snapshot | None:
         """Record the worker of a launch, or stop it when its launch was answered too late."""
         task_id, attempt = execution.task_id, execution.latest.number
-        noted: Execution | None = None
 
         def note(found: Execution, now_ms: int) -> Execution:
-            nonlocal noted
-            noted = launched(
+            return launched(
                 found,
                 attempt,
                 launch.launch_try,
@@ -220,18 +232,16 @@ class Reconciler:
                 rung=answer.rung,
                 evidence=_evidence(launcher, answer.detail, now_ms) if answer.detail else (),
             )
-            return noted
 
         part.ok("launch")
-        if (await self._change(execution, note)).reply is not Reply.ACCEPTED:
-            noted = (await self.store.read(task_id)).execution
+        after = (await alter_seen(self.store, seen, note)).following
         part.ok("record")
-        await self._finish(part, "launched")
-        if is_orphan(noted, launch.token, answer.worker_id):
+        self._finish(part, "launched", after.now_ms if after else seen.now_ms)
+        if is_orphan(after.execution if after else None, launch.token, answer.worker_id):
             _log.warning("A launch was answered too late; its worker is stopped", task_id=task_id, attempt=attempt)
             self._orphans.setdefault(task_id, []).append((launcher, answer.worker_id))
             await self._stop_orphans(task_id)
-        return True
+        return after
 
     async def _stop_orphans(self, task_id: str) -> None:
         """Ask those of a task until they are gone."""
@@ -249,7 +259,7 @@ class Reconciler:
             self._orphans[task_id] = left
             self.wake_after(task_id, again_seconds)
 
-    async def _stop(self, execution: Execution, action: StopWorker) -> bool:
+    async def _stop(self, seen: Snapshot, execution: Execution, action: StopWorker) -> Snapshot | None:
         launcher = self._launcher(execution.latest)
         reason = action.reason
         if launcher is None:
@@ -257,12 +267,13 @@ class Reconciler:
             reason = f"{reason} (its worker was not stopped: no launcher {execution.latest.launcher!r} here)"
         elif not await launcher.stop(action.worker_id, reason):
             self.wake_after(execution.task_id, _STOP_AGAIN_SECONDS)
-            return False
-        await self._change(
-            execution,
+            return None
+        done = await alter_seen(
+            self.store,
+            seen,
             lambda found, now_ms: ended(found, action.attempt, Status.CANCELLED, now_ms=now_ms, message=reason),
         )
-        return True
+        return done.following
 
     def _launcher(self, attempt: Attempt) -> Launcher | None:
         launcher = self.launchers.get(attempt.launcher or "")
@@ -297,10 +308,6 @@ class Reconciler:
             task=latest.task_snapshot or {},
         )
 
-    async def _change(self, execution: Execution, following: Callable[[Execution, int], Execution]) -> Answer:
-        """Commit what ``following`` makes of the execution as it is by then; ACCEPTED when it changed something."""
-        return await alter(self.store, execution.task_id, following, incarnation=execution.state.incarnation)
-
     def _wake_when_due(self, snapshot: Snapshot) -> None:
         execution = snapshot.execution
         not_before_ms = execution.latest.launch_not_before if execution else None
@@ -318,8 +325,7 @@ class Reconciler:
         part.ok("intend")
         return part
 
-    async def _finish(self, part: Slice, final_status: str, error: Exception | None = None) -> None:
-        now_ms = await self.store.now_ms()
+    def _finish(self, part: Slice, final_status: str, now_ms: int, error: Exception | None = None) -> None:
         if error is None:
             self.emit(part.event("success", final_status, now_ms=now_ms))
             return
