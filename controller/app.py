@@ -129,17 +129,22 @@ class App:
             ttl_seconds=settings.leader_lease_seconds,
         )
 
-        async def consume() -> None:
-            await guard.has_compared.wait()
-            await consumer.run()
+        def once_known(work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+            """Not before somebody has looked which Redis this is."""
+
+            async def run() -> None:
+                await guard.has_compared.wait()
+                await work()
+
+            return run
 
         _log.info("Controller started", launcher=self.launcher.name, namespace=cluster.namespace, probes_port=port)
         running = [
             asyncio.create_task(_restarted(name, work))
             for name, work in (
                 ("epoch", lambda: guard.run(_EPOCH_SECONDS)),
-                ("consumer", consume),
-                ("outcomes", outcomes.run),
+                ("consumer", once_known(consumer.run)),
+                ("outcomes", once_known(outcomes.run)),
                 ("leadership", leadership.run),
             )
         ]

@@ -75,10 +75,11 @@ class Reconciler:
         looked_at = self.clock()
         snapshot: Snapshot | None = await self.store.read(task_id)
         for _ in range(_TURNS):
-            if snapshot is None or snapshot.execution is None:
+            execution = snapshot.execution if snapshot else None
+            if snapshot is None or execution is None:
                 return
-            limit_ms = _replay_limit_ms(self.launchers.get(snapshot.execution.latest.launcher or ""))
-            actions = plan(snapshot.execution, now_ms=snapshot.now_ms, replay_limit_ms=limit_ms)
+            limit_ms = _replay_limit_ms(self.launchers.get(execution.latest.launcher or ""))
+            actions = plan(execution, now_ms=snapshot.now_ms, replay_limit_ms=limit_ms)
             if not actions:
                 self._wake_when_due(snapshot)
                 return
@@ -86,8 +87,7 @@ class Reconciler:
                 # What is seen may have been given up meanwhile.
                 looked_at, snapshot = self.clock(), await self.store.read(task_id)
                 continue
-            execution, action = snapshot.execution, actions[0]
-            looked_at, snapshot = self.clock(), await self._act(snapshot, execution, action)
+            looked_at, snapshot = self.clock(), await self._act(snapshot, execution, actions[0])
 
     async def _act(self, seen: Snapshot, execution: Execution, action: Action) -> Snapshot | None:
         """Carry out one action. What is there after it; None when nothing more is to be done until we are woken."""

@@ -44,6 +44,11 @@ def redis_errors() -> Iterator[None]:
         yield
     except (RedisError, OSError) as error:
         raise StoreUnavailable(f"Redis did not do as asked ({type(error).__name__})") from error
+    except RuntimeError as error:
+        # What uvloop says of a connection that was reset since its last use; redis-py passes it on as it is.
+        if "handler is closed" not in str(error):
+            raise
+        raise StoreUnavailable("Redis did not do as asked (the connection was reset)") from error
 
 
 def script_text(name: str) -> str:

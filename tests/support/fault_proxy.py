@@ -43,10 +43,8 @@ class _Connection:
 
     def abort(self) -> None:
         for writer in (self.client, self.server):
-            if writer is not None:
-                sock = writer.get_extra_info("socket")
-                if sock is not None:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            if writer is not None and not writer.transport.is_closing():
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 writer.transport.abort()
 
 
@@ -76,7 +74,7 @@ class FaultProxy(AbstractContextManager["FaultProxy"]):
         return len(self._connections)
 
     def __exit__(self, *_: object) -> None:
-        self._on_loop(self._end)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
@@ -95,12 +93,13 @@ class FaultProxy(AbstractContextManager["FaultProxy"]):
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _end(self) -> None:
+    async def _end(self) -> None:
         self._server.close()
         self._become(Fault.CUT)
-        for task in asyncio.all_tasks(self._loop):
-            if task is not asyncio.current_task():
-                task.cancel()
+        others = [task for task in asyncio.all_tasks(self._loop) if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = _Connection(writer)
