@@ -18,7 +18,7 @@ LOAD_ENV = if [ -f .local/env ]; then own=$$(export -p); set -a; . ./.local/env;
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test test-unit up infra reset down status verify bench dist lock format clean \
+.PHONY: help run demo test test-unit crash-matrix up infra reset down status verify bench dist lock format clean \
   seed-failed-implementation retry-worker-execution send-sqs
 
 help:  ## list the targets
@@ -39,6 +39,10 @@ test: $(INSTALLED)  ## the whole suite, on real components
 
 test-unit: $(INSTALLED)  ## the tests that need nothing but Python
 	@$(BIN)/python -m pytest -n auto tests/unit
+
+crash-matrix: $(INSTALLED)  ## crash at every durable step, check what must hold; ONLY= OCCURRENCES= PAUSE_SECONDS= JOBS=
+	@$(BIN)/python -m devstack binaries
+	@$(BIN)/python -m tests.crash
 
 # Piece by piece
 

@@ -11,7 +11,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -127,15 +127,18 @@ class Installation(AbstractContextManager["Installation"]):
 
     # Processes
 
-    def start_controller(self, *, wait: bool = True, **settings: str) -> Running:
+    def start_controller(
+        self, *, wait: bool = True, program: Sequence[str] = ("controller",), **settings: str
+    ) -> Running:
+        """``program`` is what ``python -m`` runs."""
         port = free_port()
-        return self._start("controller", port, wait, {"CONTROLLER_PORT": str(port), **settings})
+        return self._start("controller", program, port, wait, {"CONTROLLER_PORT": str(port), **settings})
 
-    def start_api(self, *, wait: bool = True, **settings: str) -> Running:
+    def start_api(self, *, wait: bool = True, program: Sequence[str] = ("api",), **settings: str) -> Running:
         """The first one gets the port that workers call back to; further ones get others."""
         is_first = not any(item.name == "api" and item.process.poll() is None for item in self._started)
         port = self.port if is_first else free_port()
-        return self._start("api", port, wait, {"PORT": str(port), **settings})
+        return self._start("api", program, port, wait, {"PORT": str(port), **settings})
 
     def start_both(self, *, controllers: int = 1, **settings: str) -> tuple[Running, Running]:
         """Side by side, because starting is mostly importing. The first controller and the API."""
@@ -152,17 +155,21 @@ class Installation(AbstractContextManager["Installation"]):
 
         self.wait_until(is_ready, READY_SECONDS, f"{running.name} is ready")
 
+    def running(self) -> list[Running]:
+        """The processes that have not ended."""
+        return [item for item in self._started if item.process.poll() is None]
+
     def answers(self, url: str) -> bool:
         try:
             return self.http.get(url).status_code == 200
         except httpx.HTTPError:
             return False
 
-    def _start(self, name: str, port: int, wait: bool, settings: Mapping[str, str]) -> Running:
+    def _start(self, name: str, program: Sequence[str], port: int, wait: bool, settings: Mapping[str, str]) -> Running:
         log = self.folder / f"{name}-{len(self._started) + 1}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", name],
+                [sys.executable, "-m", *program],
                 cwd=ROOT,
                 env={**self.env, **settings},
                 stdin=subprocess.DEVNULL,

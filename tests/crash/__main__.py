@@ -1,0 +1,126 @@
+"""``python -m tests.crash``: every failpoint, occurrence and action, each in an installation of its own; then a table.
+
+Environment: ONLY (part of a failpoint's text), OCCURRENCES (1,2), PAUSE_SECONDS (30), JOBS (2),
+EACH (2 tasks of each kind).
+Exit status 1 when an invariant was violated or a failpoint was never reached.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from devstack.aws import AwsServer
+from devstack.infra import apply_crds
+from devstack.kubernetes import ControlPlane
+from devstack.redis import RedisServer
+from tests.crash.failpoints import API_STEPS, CONTROLLER_STEPS, Action, Failpoint
+from tests.crash.run import Result, Run
+from tests.e2e.installation import Installation
+
+_SIDES = (
+    ("before", Action.KILL),
+    ("after", Action.KILL),
+    ("before", Action.PAUSE),
+    ("after", Action.LOSE_REPLY),
+)
+_AGAIN_AND_AGAIN = ("lease",)
+"""Steps that every process takes all the time: which of them it is makes no difference."""
+
+
+def matrix(only: str, occurrences: list[int]) -> list[Failpoint]:
+    """All failpoints whose text has ``only`` in it."""
+    points = [
+        Failpoint(side, step, action, occurrence)
+        for step in (*CONTROLLER_STEPS, *API_STEPS)
+        for side, action in _SIDES
+        for occurrence in occurrences
+        if not (step in _AGAIN_AND_AGAIN and occurrence > 1)
+    ]
+    return [point for point in points if only in str(point)]
+
+
+@contextmanager
+def servers(folder: Path) -> Iterator[tuple[RedisServer, AwsServer, ControlPlane]]:
+    """One of each for all runs; every run has its own namespace, queue and key prefix there."""
+    with ExitStack() as stack:
+        plane = ControlPlane.start(folder / "kubernetes")
+        stack.callback(plane.stop)
+        apply_crds(str(plane.kubeconfig))
+        redis = RedisServer.start(folder / "redis")
+        stack.callback(redis.stop)
+        aws = AwsServer.start(folder / "aws")
+        stack.callback(aws.stop)
+        yield redis, aws, plane
+
+
+def main() -> int:
+    """Exit status 0 when every run was good."""
+    environ = os.environ
+    points = matrix(environ.get("ONLY", ""), [int(text) for text in environ.get("OCCURRENCES", "1,2").split(",")])
+    pause_seconds, each = float(environ.get("PAUSE_SECONDS", "30")), int(environ.get("EACH", "2"))
+    console, results = Console(), dict[str, str | None]()
+    if not points:
+        console.print(f"No failpoint has ONLY={environ.get('ONLY')!r} in its text.")
+        return 2
+    with tempfile.TemporaryDirectory(prefix="alakai-crash-") as name, servers(Path(name)) as (redis, aws, plane):
+
+        def run(point: Failpoint) -> Result:
+            folder = Path(tempfile.mkdtemp(dir=name))
+            with Installation(redis, aws, plane, folder) as installation:
+                return Run(installation, point, pause_seconds, each)()
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        jobs = int(environ.get("JOBS", "2"))
+        with Progress(*columns, console=console) as progress, ThreadPoolExecutor(jobs) as pool:
+            bar = progress.add_task("crash matrix", total=len(points))
+            pending: dict[Future[Result], Failpoint] = {pool.submit(run, point): point for point in points}
+            for future in as_completed(pending):
+                problem = results[str(pending[future])] = _problem(future)
+                progress.advance(bar)
+                if problem is not None:
+                    progress.console.print(f"{pending[future]}: {problem}", markup=False)
+    console.print(_table(points, results))
+    bad = [text for text, problem in results.items() if problem is not None]
+    console.print(f"{len(results) - len(bad)} passed, {len(bad)} failed")
+    return 1 if bad else 0
+
+
+def _problem(future: Future[Result]) -> str | None:
+    error = future.exception()
+    if error is not None:
+        return f"{type(error).__name__}: {str(error)[:500]}"
+    result = future.result()
+    if not result.is_reached:
+        return "never reached, so that nothing was tested"
+    return "; ".join(result.violations) or None
+
+
+def _table(points: list[Failpoint], results: dict[str, str | None]) -> Table:
+    table = Table(title="crash matrix")
+    table.add_column("step")
+    columns = list(dict.fromkeys(_column(point) for point in points))
+    for column in columns:
+        table.add_column(column, justify="center")
+    for step in dict.fromkeys(point.step for point in points):
+        cells = {_column(point): results[str(point)] for point in points if point.step == step}
+        shown = ["" if name not in cells else "ok" if cells[name] is None else "[red]FAILED[/]" for name in columns]
+        table.add_row(step, *shown)
+    return table
+
+
+def _column(point: Failpoint) -> str:
+    return f"{point.side} {point.action.value} {point.occurrence}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
