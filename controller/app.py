@@ -21,6 +21,7 @@ from controller.kopf_operator import KopfOperator
 from controller.leadership import Leadership
 from controller.loops.consumer import Consumer
 from controller.loops.feed_reader import FeedReader
+from controller.loops.hints import Hints
 from controller.loops.outcomes import Outcomes
 from controller.loops.resync import Resync
 from controller.loops.sweep import Sweep
@@ -68,6 +69,8 @@ class App:
     retries: SqsQueue
     kept_outcomes: SqsQueue
     callback_keys: CallbackKeys | None = None
+    events: SqsQueue | None = None
+    """Where hints come from; None: from nowhere, the sweep alone looks."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> App:
@@ -83,6 +86,9 @@ class App:
             retries=open_queue(settings.implementation_sqs_queue_url, settings),
             kept_outcomes=open_queue(settings.outcomes_queue_url, settings),
             callback_keys=open_callback_keys(settings),
+            events=open_queue(settings.ecs_events_sqs_queue_url, settings, variable="ECS_EVENTS_SQS_QUEUE_URL")
+            if settings.ecs_events_sqs_queue_url
+            else None,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -116,6 +122,7 @@ class App:
             outcomes=outcomes,
             callback_keys=self.callback_keys,
             guard=guard,
+            events=self.events,
             restore_signals=listen_to_signals,
         )
         leadership = Leadership(
@@ -157,8 +164,10 @@ class App:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         probes.stop()
-        for opened in (self.tasks, self.retries, self.kept_outcomes, cluster, self.launcher, probe, self.store):
-            await opened.close()
+        queues = (self.tasks, self.retries, self.kept_outcomes, self.events)
+        for opened in (*queues, cluster, self.launcher, probe, self.store):
+            if opened is not None:
+                await opened.close()
 
 
 @dataclass(slots=True)
@@ -174,6 +183,7 @@ class Leader:
     outcomes: Outcomes
     callback_keys: CallbackKeys | None
     guard: EpochGuard
+    events: SqsQueue | None
     restore_signals: Callable[[], None]
     """Kopf puts its own signal handlers in place of ours; this undoes it."""
 
@@ -241,6 +251,10 @@ class Leader:
             self.connection, cluster.namespace, events, health, restore_signals=self.restore_signals
         )
         async with asyncio.TaskGroup() as group:
+            if self.events is not None:
+                events_queue = self.events
+                hints = _restarted("hints", lambda: Hints(events_queue, store, sweep.look_at).run())
+                group.create_task(hints, name="hints")
             for name, work in (
                 ("reconcile", reconciling.run),
                 ("mirror", mirror.run),

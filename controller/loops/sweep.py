@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -55,10 +55,13 @@ class Sweep:
 
     async def pass_once(self) -> None:
         await self.wake_waiting()
-        live = await self.store.members(Index.LIVE, limit=_EVERYTHING)
+        await self.look_at(await self.store.members(Index.LIVE, limit=_EVERYTHING))
+
+    async def look_at(self, task_ids: Sequence[str]) -> None:
+        """What a pass does, for these tasks only and now. Those without a live attempt are passed over."""
         to_look_at: dict[str, dict[str, Snapshot]] = defaultdict(dict)
-        for start in range(0, len(live), _READ_BATCH):
-            for snapshot in await self.store.read_many(live[start : start + _READ_BATCH]):
+        for start in range(0, len(task_ids), _READ_BATCH):
+            for snapshot in await self.store.read_many(task_ids[start : start + _READ_BATCH]):
                 self._sort(snapshot, to_look_at)
             # Only full batches, so that n workers cost as few calls of the launcher's API as can be.
             await self._look(to_look_at, at_least=LOOK_BATCH)
