@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 FINAL = ("succeeded", "failed", "cancelled")
@@ -90,7 +91,7 @@ def what_is_final_never_changes(seen: Seen) -> list[str]:
     """I4"""
     found = []
     for task_id, looks in seen.history.items():
-        for before, after in zip(looks, [*looks[1:], seen.records.get(task_id, {})], strict=True):
+        for before, after in pairwise([*looks, seen.records.get(task_id, {})]):
             for number, attempt in before.items():
                 essence = [attempt.get(name) for name in ("status", "finishedAt", "errorMessage", "error_code")]
                 now = [

@@ -100,9 +100,9 @@ class Run:
 
     def _send(self) -> None:
         secret = {"note": CANARY}
-        scenarios = {"fine": "succeed", "fails": "fail", "dies": "die", "cancelled": "slow"}
+        scenarios = {"fine": "succeed", "fails": "fail", "dies": "die", "cancelled": "hang"}
         bodies = [
-            message(task_id, scenario, seconds=_LONG_SECONDS if scenario == "slow" else 1, secret=secret)
+            message(task_id, scenario, seconds=1, secret=secret)
             for kind, scenario in scenarios.items()
             for task_id in self.tasks(kind)
         ]
