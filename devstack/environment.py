@@ -61,6 +61,7 @@ def build_environment(
         "SQS_QUEUE_URL": kept("SQS_QUEUE_URL", queue_url, unless=aws_is_ours),
         "IMPLEMENTATION_SQS_QUEUE_URL": kept("IMPLEMENTATION_SQS_QUEUE_URL", queue_url, unless=aws_is_ours),
         "PORT": port,
+        "METRICS_PORT": kept("METRICS_PORT", "0"),  # a free one: both processes read this file, and there may be clones
         "CALLBACK_URL": f"http://localhost:{port}/task-complete",
     }
     has_keys = bool(environ.get("AWS_PROFILE") or environ.get("AWS_ACCESS_KEY_ID"))
