@@ -225,20 +225,21 @@ def stop_ordered(execution: Execution, attempt: int, order: StopOrder) -> Execut
 
 def report_counts(execution: Execution, attempt: int, *, now_ms: int) -> Execution:
     """The worker's word that it was told to stop ends the attempt: no look says anything more of the cause."""
-    latest = execution.latest
+    latest, cancellation = execution.latest, execution.state.cancellation
     report = latest.suspicion.report if latest.suspicion is not None else None
-    if latest.suspicion is None or report is None:
+    if latest.number != attempt or not latest.is_live or latest.suspicion is None or report is None:
         return execution
+    is_cancelled = cancellation is not None and cancellation.attempt == attempt
     following = ended(
         execution,
         attempt,
-        Status.FAILED,
+        Status.CANCELLED if is_cancelled else Status.FAILED,
         now_ms=now_ms,
-        code=STOPPED_EXTERNALLY,
-        message=report.message,
+        code=None if is_cancelled else STOPPED_EXTERNALLY,
+        message=cancellation.reason if is_cancelled and cancellation else report.message,
         evidence=latest.suspicion.evidence,
     )
-    return following if following is execution else following.with_latest(result=report.result)
+    return following.with_latest(result=report.result)
 
 
 def ended(
