@@ -21,6 +21,7 @@ from controller.kopf_operator import KopfOperator
 from controller.leadership import Leadership
 from controller.loops.consumer import Consumer
 from controller.loops.feed_reader import FeedReader
+from controller.loops.hints import Hints
 from controller.loops.outcomes import Outcomes
 from controller.loops.resync import Resync
 from controller.loops.sweep import Sweep
@@ -65,6 +66,8 @@ class App:
     tasks: SqsQueue
     retries: SqsQueue
     kept_outcomes: SqsQueue
+    events: SqsQueue | None = None
+    """Where hints come from; None: from nowhere, the sweep alone looks."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> App:
@@ -79,6 +82,9 @@ class App:
             tasks=open_queue(settings.sqs_queue_url, settings),
             retries=open_queue(settings.implementation_sqs_queue_url, settings),
             kept_outcomes=open_queue(settings.outcomes_queue_url, settings),
+            events=open_queue(settings.ecs_events_sqs_queue_url, settings, variable="ECS_EVENTS_SQS_QUEUE_URL")
+            if settings.ecs_events_sqs_queue_url
+            else None,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -103,7 +109,15 @@ class App:
         consumer = Consumer(self.tasks, self.store, commands, pending_max=settings.pending_max)
         outcomes = Outcomes(self.kept_outcomes, self.store, commands)
         leader = Leader(
-            settings, self.connection, self.store, cluster, commands, self.launcher, outcomes, listen_to_signals
+            settings,
+            self.connection,
+            self.store,
+            cluster,
+            commands,
+            self.launcher,
+            outcomes,
+            self.events,
+            listen_to_signals,
         )
         leadership = Leadership(
             RedisLease(
@@ -141,8 +155,9 @@ class App:
         await asyncio.gather(*running, return_exceptions=True)
         probes.stop()
         metrics.stop()
-        for opened in (self.tasks, self.retries, self.kept_outcomes, cluster, self.launcher, self.store):
-            await opened.close()
+        for opened in (self.tasks, self.retries, self.kept_outcomes, self.events, cluster, self.launcher, self.store):
+            if opened is not None:
+                await opened.close()
 
 
 @dataclass(slots=True)
@@ -156,6 +171,7 @@ class Leader:
     commands: Commands
     launcher: Launcher
     outcomes: Outcomes
+    events: SqsQueue | None
     restore_signals: Callable[[], None]
     """Kopf puts its own signal handlers in place of ours; this undoes it."""
 
@@ -207,6 +223,10 @@ class Leader:
             self.connection, cluster.namespace, events, health, restore_signals=self.restore_signals
         )
         async with asyncio.TaskGroup() as group:
+            if self.events is not None:
+                events_queue = self.events
+                hints = _restarted("hints", lambda: Hints(events_queue, store, sweep.look_at).run())
+                group.create_task(hints, name="hints")
             for name, work in (
                 ("reconcile", reconciling.run),
                 ("mirror", mirror.run),

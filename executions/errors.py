@@ -19,6 +19,10 @@ class InvalidOutcome(AlakaiError):
     """A worker's callback body that says nothing usable; never echoes the input."""
 
 
+class InvalidEvent(AlakaiError):
+    """A message on the events queue that is no event; never echoes the input."""
+
+
 class StoreUnavailable(AlakaiError):
     """Redis does not answer, refuses, or is not the one we know. Nothing is known about the command's effect."""
 

@@ -43,6 +43,8 @@ class Settings(BaseSettings):
     sqs_queue_url: str = ""
     implementation_sqs_queue_url: str = ""
     outcomes_sqs_queue_url: str = ""
+    ecs_events_sqs_queue_url: str = ""
+    """A queue that EventBridge sends ``ECS Task State Change`` events to; empty: the sweep alone finds changes."""
     pending_max: Annotated[int, Field(ge=1)] = 10_000
 
     launcher: str = ""
@@ -95,6 +97,11 @@ class Settings(BaseSettings):
         return self.outcomes_sqs_queue_url or f"{self.sqs_queue_url}-outcomes"
 
     @property
+    def queue_urls(self) -> frozenset[str]:
+        """The queues that messages of ours go through."""
+        return frozenset((self.sqs_queue_url, self.implementation_sqs_queue_url, self.outcomes_queue_url))
+
+    @property
     def claim_url(self) -> str:
         """Where a worker claims its launch: beside the callback URL."""
         return self.callback_url.rsplit("/", 1)[0] + "/task-claim"
@@ -135,6 +142,10 @@ def settings_from_environment() -> Settings:
     if not settings.sqs_queue_url:
         raise InvalidSettings(
             "SQS_QUEUE_URL is not set; set it (or IMPLEMENTATION_SQS_QUEUE_URL) to the URL of the task queue"
+        )
+    if settings.ecs_events_sqs_queue_url in settings.queue_urls:
+        raise InvalidSettings(
+            "ECS_EVENTS_SQS_QUEUE_URL names a queue that is used for something else; give the events one of their own"
         )
     return settings
 

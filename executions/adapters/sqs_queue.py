@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from types_boto3_sqs import SQSClient
     from types_boto3_sqs.type_defs import MessageTypeDef
 
+_VARIABLE = "SQS_QUEUE_URL"
 _BATCH = 10
 """SQS takes and gives at most ten messages in one call."""
 _LONGEST_WAIT_SECONDS = 20
@@ -197,15 +198,19 @@ class SqsQueue:
         return QueueUnclear(text)
 
 
-def open_queue(url: str, settings: Settings, *, answer_seconds: float = _ANSWER_SECONDS) -> SqsQueue:
+def open_queue(
+    url: str, settings: Settings, *, answer_seconds: float = _ANSWER_SECONDS, variable: str = _VARIABLE
+) -> SqsQueue:
     """The queue of a URL; connects on first use. The outcomes queue is ours and is made when it is missing.
 
     Region: the one in the URL, else the environment's. A URL with ``http:`` (never AWS itself) also says where the
-    service is, unless the environment names an endpoint. Raises InvalidSettings.
+    service is, unless the environment names an endpoint. Raises InvalidSettings that names the ``variable``.
     """
-    parts = _parts(url)
+    parts = _parts(url, variable)
     if parts.path.endswith(".fifo"):
-        raise InvalidSettings("the queue URL names a FIFO queue; use a standard queue (attempt numbers keep the order)")
+        raise InvalidSettings(
+            f"the queue URL names a FIFO queue; set {variable} to a standard one (attempt numbers keep the order)"
+        )
     found = _REGION_IN_HOST.search(parts.hostname or "")
     endpoint = None
     if not endpoint_is_configured("sqs") and parts.scheme == "http":
@@ -219,15 +224,13 @@ def open_queue(url: str, settings: Settings, *, answer_seconds: float = _ANSWER_
     )
 
 
-def _parts(url: str) -> SplitResult:
+def _parts(url: str, variable: str = _VARIABLE) -> SplitResult:
     try:
         parts = urlsplit(url)
     except ValueError:
         parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidSettings(
-            "the queue URL is not a URL; set SQS_QUEUE_URL to https://sqs.REGION.amazonaws.com/…/NAME"
-        )
+        raise InvalidSettings(f"the queue URL is not a URL; set {variable} to https://sqs.REGION.amazonaws.com/…/NAME")
     return parts
 
 

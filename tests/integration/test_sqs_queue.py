@@ -283,7 +283,7 @@ async def test_entries_that_failed_within_a_good_answer_are_read() -> None:
     [
         ("alakai-queue", {}, "SQS_QUEUE_URL"),
         ("http://[::1/q", {}, "SQS_QUEUE_URL"),
-        ("https://sqs.us-east-1.amazonaws.com/1/tasks.fifo", {}, "FIFO"),
+        ("https://sqs.us-east-1.amazonaws.com/1/tasks.fifo", {}, "FIFO queue; set SQS_QUEUE_URL"),
         ("http://localhost:4566/1/tasks", {"AWS_ENDPOINT_URL": "localhost:4566"}, "AWS_ENDPOINT_URL is not a URL"),
         (
             "http://localhost:4566/1/tasks",
@@ -299,3 +299,8 @@ def test_a_queue_that_cannot_be_opened_says_what_to_do(
         monkeypatch.setenv(name, value)
     with pytest.raises(InvalidSettings, match=text):
         open_queue(url, SETTINGS)
+
+
+def test_a_queue_url_that_is_wrong_is_called_by_its_own_variable() -> None:
+    with pytest.raises(InvalidSettings, match="set ECS_EVENTS_SQS_QUEUE_URL to https"):
+        open_queue("events", SETTINGS, variable="ECS_EVENTS_SQS_QUEUE_URL")

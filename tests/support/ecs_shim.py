@@ -24,8 +24,10 @@ import copy
 import json
 import re
 import secrets
+import uuid
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -34,6 +36,7 @@ from aiohttp import web
 
 DAY_SECONDS, HOUR_SECONDS = 86_400.0, 3_600.0
 _PAGE = 100
+_TIMES = frozenset({"createdAt", "startedAt", "stoppedAt"})
 _GONE = ("STOPPED", "DELETED")
 
 
@@ -158,6 +161,24 @@ class EcsShim:
         """ARNs of the tasks of one launch that are not stopped, from the launch log."""
         started = (item.arn for item in self.launches if item.token == token)
         return [arn for arn in started if self.tasks[arn]["lastStatus"] not in _GONE]
+
+    def event(self, arn: str) -> dict[str, Any]:
+        """What EventBridge sends of a task as it is now: ISO times, no tags, ``version`` as in DescribeTasks."""
+        task = {name: value for name, value in self.tasks[arn].items() if name not in ("tags", "healthStatus")}
+        times = {
+            name: f"{datetime.fromtimestamp(task[name], UTC):%Y-%m-%dT%H:%M:%S.%fZ}" for name in _TIMES & set(task)
+        }
+        return {
+            "version": "0",
+            "id": str(uuid.uuid4()),
+            "detail-type": "ECS Task State Change",
+            "source": "aws.ecs",
+            "account": arn.split(":")[4],
+            "time": f"{datetime.fromtimestamp(self.now_seconds, UTC):%Y-%m-%dT%H:%M:%SZ}",
+            "region": arn.split(":")[3],
+            "resources": [arn],
+            "detail": task | times,
+        }
 
     def seed(self, arn: str, count: int) -> list[str]:
         """Copies of a task under new ids, as if launched by somebody else; returns their ARNs."""

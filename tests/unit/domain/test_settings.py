@@ -101,6 +101,16 @@ def test_durations_take_fractions(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param({"REDIS_URL": REDIS}, "SQS_QUEUE_URL is not set; set it", id="no queue"),
         pytest.param({**ENOUGH, "REDIS_URL": ""}, "REDIS_URL is not set", id="an empty Redis"),
         pytest.param(
+            {**ENOUGH, "ECS_EVENTS_SQS_QUEUE_URL": QUEUE},
+            "ECS_EVENTS_SQS_QUEUE_URL names a queue that is used for something else",
+            id="events among the tasks",
+        ),
+        pytest.param(
+            {**ENOUGH, "ECS_EVENTS_SQS_QUEUE_URL": f"{QUEUE}-outcomes"},
+            "ECS_EVENTS_SQS_QUEUE_URL names a queue that is used for something else",
+            id="events among the outcomes",
+        ),
+        pytest.param(
             {**ENOUGH, "ENV": "local", "KUBERNETES_SERVICE_HOST": "10.0.0.1"},
             "ENV=local is refused inside a cluster",
             id="the bypass inside a cluster",
