@@ -19,6 +19,7 @@ from api.dependencies import Context
 from api.main import create_app
 from api.probes import Health
 from executions.adapters.logging import configure_logging
+from executions.adapters.metrics import serve_metrics
 from executions.adapters.settings import Settings, settings_from_environment
 from executions.errors import InvalidSettings
 
@@ -50,10 +51,14 @@ def main() -> int:
         configure_logging(settings)
         context = open_context(settings)
         listener = _listener(settings)
+        metrics = serve_metrics(settings.metrics_port, default_port=9091, host=settings.metrics_host)
     except InvalidSettings as error:
         sys.stderr.write(f"api: {error}\n")
         return 2
-    _serve(context, listener)
+    try:
+        _serve(context, listener, metrics.port)
+    finally:
+        metrics.stop()
     return 0
 
 
@@ -68,7 +73,7 @@ def _listener(settings: Settings) -> socket.socket:
         ) from error
 
 
-def _serve(context: Context, listener: socket.socket) -> None:
+def _serve(context: Context, listener: socket.socket, metrics_port: int) -> None:
     config = uvicorn.Config(
         create_app(context),
         loop="uvloop",
@@ -83,7 +88,7 @@ def _serve(context: Context, listener: socket.socket) -> None:
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
     host, port = listener.getsockname()[:2]
-    _log.info("API listening", host=host, port=port)
+    _log.info("API listening", host=host, port=port, metrics_port=metrics_port)
     _Server(config, context.health).run(sockets=[listener])
     _log.info("API stopped")
 

@@ -85,6 +85,7 @@ async def started(
         "AWS_REGION": "us-east-1",
         **(stage.queue.values if stage.queue else {}),
         "CONTROLLER_PORT": "0",
+        "METRICS_PORT": "0",
         "RESYNC_INTERVAL_SECONDS": str(resync_seconds),
     }
     redis = connect(stage.redis.url)

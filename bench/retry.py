@@ -70,6 +70,7 @@ def _servers(stage: Stage, prefix: str) -> Iterator[list[tuple[int, Child]]]:
     environment = {
         "ENV": "local",
         "PORT": str(api_port),
+        "METRICS_PORT": "0",
         "REDIS_URL": stage.redis.url,
         "EXECUTIONS_REDIS_KEY_PREFIX": prefix,
         "SQS_QUEUE_URL": f"{queue}/000000000000/bench",

@@ -39,6 +39,7 @@ from executions.adapters.epoch_config_map import EpochConfigMap
 from executions.adapters.kube_client import KubeClient
 from executions.adapters.kube_connection import KubeConnection, open_connection
 from executions.adapters.launchers import LauncherContext, open_launcher
+from executions.adapters.metrics import serve_metrics
 from executions.adapters.redis_feed import RedisFeed
 from executions.adapters.redis_lease import RedisLease
 from executions.adapters.redis_payloads import RedisPayloads
@@ -110,6 +111,7 @@ class App:
         probes = Probes(probe.answers)
         guard = EpochGuard(self.store, EpochConfigMap(cluster), on_answer=probes.trust)
         port = _serve(probes, settings.controller_port)
+        metrics = serve_metrics(settings.metrics_port, default_port=9090, host=settings.metrics_host)
         consumer = Consumer(self.tasks, self.store, commands, pending_max=settings.pending_max)
         outcomes = Outcomes(self.kept_outcomes, self.store, commands)
         leader = Leader(
@@ -145,7 +147,13 @@ class App:
 
             return run
 
-        _log.info("Controller started", launcher=self.launcher.name, namespace=cluster.namespace, probes_port=port)
+        _log.info(
+            "Controller started",
+            launcher=self.launcher.name,
+            namespace=cluster.namespace,
+            probes_port=port,
+            metrics_port=metrics.port,
+        )
         running = [
             asyncio.create_task(_restarted(name, work))
             for name, work in (
@@ -164,6 +172,7 @@ class App:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         probes.stop()
+        metrics.stop()
         queues = (self.tasks, self.retries, self.kept_outcomes, self.events)
         for opened in (*queues, cluster, self.launcher, probe, self.store):
             if opened is not None:

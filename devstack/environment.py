@@ -62,6 +62,7 @@ def build_environment(
         "IMPLEMENTATION_SQS_QUEUE_URL": kept("IMPLEMENTATION_SQS_QUEUE_URL", queue_url, unless=aws_is_ours),
         "PORT": port,
         "CONTROLLER_PORT": kept("CONTROLLER_PORT", "8080"),
+        "METRICS_PORT": kept("METRICS_PORT", "0"),  # a free one: both processes read this file, and there may be clones
         "CALLBACK_URL": f"http://localhost:{port}/task-complete",
     }
     has_keys = bool(environ.get("AWS_PROFILE") or environ.get("AWS_ACCESS_KEY_ID"))

@@ -16,8 +16,7 @@ from alakai_worker.redaction import sanitised
 
 from executions.moment import iso_from_ms
 from executions.names import reason_from_code
-from executions.policy import Policy
-from executions.record import Attempt, Execution, Schedule, Status
+from executions.record import Attempt, Execution, Judgement, Schedule, Status
 
 
 class Condition(StrEnum):
@@ -61,6 +60,8 @@ class Reason(StrEnum):
     """A launch gave no worker; the next one follows after a pause."""
     LAUNCHED = "Launched"
     AT_WORK = "WorkerRunning"
+    STOPPING = "WorkerStopping"
+    """Told to stop, by us or by somebody whom the next look will name; judged once it is gone."""
     CANCELLING = "Cancelling"
     """To be stopped; cancelled once the worker is gone."""
     RETRY_SCHEDULED = "RetryScheduled"
@@ -130,12 +131,23 @@ def why_attempt(attempt: Attempt) -> Why:
         case Status.FAILED:
             return _why_failed(attempt)
         case Status.RUNNING:
+            if attempt.is_stopping:
+                why = attempt.stop.code if attempt.stop else "the next look tells by whom"
+                return Why(Reason.STOPPING, f"worker {attempt.worker_id or 'unknown'} was told to stop: {why}")
             return Why(Reason.AT_WORK, f"worker {attempt.worker_id or 'unknown'} is at work")
     if attempt.launch is not None:
         return Why(Reason.LAUNCHING, f"launch {attempt.launch.launch_try} is on its way")
+    if (verdict := verdict_on(attempt, attempt.launch_tries)) is not None:
+        return Why(Reason.WAITING_AGAIN, sanitised(f"launch {attempt.launch_tries} is repeated: {verdict.message}"))
     if attempt.launch_tries:
         return Why(Reason.WAITING_AGAIN, f"launch {attempt.launch_tries} gave no worker; another one follows")
     return Why(Reason.WAITING, "waiting for its launch")
+
+
+def verdict_on(attempt: Attempt, launch_try: int) -> Judgement | None:
+    """The verdict on the worker of that launch, None when it had none or was not judged."""
+    verdict = attempt.verdict
+    return verdict if verdict is not None and launch_try and verdict.launch_try == launch_try else None
 
 
 def _why_failed(attempt: Attempt) -> Why:
@@ -159,13 +171,13 @@ _SUCCEEDED: _Answers = {Condition.SUCCEEDED: "True", Condition.FINISHED: "True"}
 _GIVEN_UP: _Answers = {Condition.SUCCEEDED: "False", Condition.FINISHED: "True"}
 
 
-def conditions(execution: Execution, policy: Policy, *, unknown_ms: int) -> list[dict[str, Any]]:
+def conditions(execution: Execution, *, unknown_ms: int) -> list[dict[str, Any]]:
     """The conditions as they stand in the status.
 
     ``unknown_ms`` is the time told where a record that was written by hand has none.
     """
     answers: dict[Condition, tuple[str, int]] = {}
-    for at_ms, step in _steps(execution, policy, unknown_ms):
+    for at_ms, step in _steps(execution, unknown_ms):
         for condition, answer in step.items():
             if condition not in answers or answers[condition][0] != answer:
                 answers[condition] = (answer, at_ms)
@@ -194,18 +206,17 @@ def _condition(condition: Condition, answer: str, at_ms: int, why: Why) -> dict[
     }
 
 
-def _steps(execution: Execution, policy: Policy, unknown_ms: int) -> Iterator[tuple[int, _Answers]]:
+def _steps(execution: Execution, unknown_ms: int) -> Iterator[tuple[int, _Answers]]:
     """What happened and the answers that it gave, oldest first, as far as the record still tells."""
     for attempt in execution.attempts:
         intent_ms = attempt.launch.intent_at if attempt.launch else None
         times = (attempt.claimed_at, intent_ms, attempt.started_at, attempt.finished_at)
         began_ms = next((at for at in times if at is not None), unknown_ms)
         yield began_ms, _CLAIMED
-        if attempt.status is Status.PENDING and attempt.launch_not_before is not None and attempt.evidence:
+        if attempt.status is Status.PENDING and attempt.verdict is not None:
             # There was a worker in this attempt, proven gone; when it was launched nobody kept.
-            gone_ms = attempt.launch_not_before - policy.launch_wait_ms(attempt.launch_tries)
-            yield gone_ms, _LAUNCHED
-            yield gone_ms, _TAKEN_BACK
+            yield attempt.verdict.spoken_at, _LAUNCHED
+            yield attempt.verdict.spoken_at, _TAKEN_BACK
         if attempt.started_at is not None or attempt.status is Status.RUNNING:
             yield began_ms if attempt.started_at is None else attempt.started_at, _LAUNCHED
         if attempt.status.is_finished:

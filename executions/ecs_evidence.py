@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from alakai_worker.redaction import sanitised
 
-from executions.evidence import Observation, WorkerState
+from executions.evidence import LOST, OWN_STOP, PREEMPTED, STOPPED_EXTERNALLY, Observation, WorkerState
 
 SOURCE = "ecs:DescribeTasks"
 OUR_STOP = "alakai: "
@@ -22,8 +23,8 @@ TASK_ID_VARIABLE = "ALAKAI_TASK_ID"
 
 _STARTING = frozenset({"PROVISIONING", "PENDING", "ACTIVATING"})
 _GONE = frozenset({"STOPPED", "DELETED"})
-_PREEMPTED = frozenset({"SpotInterruption", "TerminationNotice", "InfrastructureHealth"})
-_BEFORE_START = _PREEMPTED | {"UserInitiated", "ServiceSchedulerInitiated"}
+_TAKEN_AWAY = frozenset({"SpotInterruption", "TerminationNotice", "InfrastructureHealth"})
+_BEFORE_START = _TAKEN_AWAY | {"UserInitiated", "ServiceSchedulerInitiated"}
 _KILLED = 137
 _OUT_OF_MEMORY = re.compile(r"OutOfMemory|OOM.?Killed|out of memory", re.IGNORECASE)
 _CANNOT_PULL = re.compile(r"CannotPull\w*|pull image manifest|image.{0,40}(?:not found|does not exist)", re.IGNORECASE)
@@ -42,25 +43,35 @@ _PULL_NEVER_WORKS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a stopped task died of. ``code`` is the error code that fits, None when we stopped it ourselves."""
+    """What a stopped task died of: the error code that fits, or OWN_STOP."""
 
-    code: str | None
+    code: str
     never_started: bool = False
 
 
 def observation_from_task(task: Mapping[str, Any], worker_id: str) -> Observation:
-    """One look at one task, as boto3 gives it (timestamps may be anything but None when they are there)."""
+    """One look at one task, as boto3 gives it."""
     status = str(task.get("lastStatus") or "UNKNOWN")
     worker = _worker_container(task)
-    code = _exit_code(worker)
-    if status in _STARTING:
-        return Observation(worker_id, WorkerState.STARTING, SOURCE, _detail(task, worker, None), code)
-    if status not in _GONE:
-        # Also while it stops and in a status that this table does not know: only a positive look ends a worker.
-        return Observation(worker_id, WorkerState.RUNNING, SOURCE, _detail(task, worker, None), code)
-    finding = finding_from_task(task)
-    detail = _detail(task, worker, finding.code)
-    return Observation(worker_id, WorkerState.STOPPED, SOURCE, detail, code, finding.never_started)
+    exit_code, version, detail = _exit_code(worker), _version(task), _detail(task, worker)
+    if status in _GONE:
+        finding = finding_from_task(task)
+        return Observation(
+            worker_id,
+            WorkerState.STOPPED,
+            SOURCE,
+            detail,
+            exit_code,
+            finding.never_started,
+            finding.code,
+            version,
+            _stopped_ms(task),
+        )
+    # Also while it stops and in a status that this table does not know: only a positive look ends a worker. That it is
+    # being taken away is known before it is gone, from a Spot notice for instance.
+    state = WorkerState.STARTING if status in _STARTING else WorkerState.RUNNING
+    code = PREEMPTED if task.get("stopCode") in _TAKEN_AWAY else None
+    return Observation(worker_id, state, SOURCE, detail, exit_code, code=code, version=version)
 
 
 def observation_of_failure(failure: Mapping[str, Any], worker_id: str) -> Observation | None:
@@ -75,19 +86,19 @@ def finding_from_task(task: Mapping[str, Any]) -> Finding:
     """Why a stopped task is stopped, by its stop code first and the exit code of the worker's container second."""
     stop_code, said = task.get("stopCode"), str(task.get("stoppedReason") or "")
     if stop_code == "UserInitiated" and said.startswith(OUR_STOP):
-        return Finding(None, _never_started(task))
+        return Finding(OWN_STOP, _never_started(task))
     if _never_started(task):
         return Finding(_code_before_start(task, said), never_started=True)
-    if stop_code in _PREEMPTED:
-        return Finding("WORKER_PREEMPTED")
+    if stop_code in _TAKEN_AWAY:
+        return Finding(PREEMPTED)
     if stop_code in ("UserInitiated", "ServiceSchedulerInitiated"):
-        return Finding("WORKER_STOPPED_EXTERNALLY")
+        return Finding(STOPPED_EXTERNALLY)
     worker = _worker_container(task)
     code = _exit_code(worker)
     if _OUT_OF_MEMORY.search(f"{said} {_reason(worker)}") or code == _KILLED:
         return Finding("WORKER_OOM")
     if code is None:
-        return Finding("WORKER_LOST")
+        return Finding(LOST)
     return Finding("WORKER_FAILED" if code else "COMPLETED_UNREPORTED")
 
 
@@ -108,10 +119,10 @@ def _code_before_start(task: Mapping[str, Any], said: str) -> str:
     is_for_good = _PULL_NEVER_WORKS.search(text) and not _PULL_MAY_WORK_LATER.search(text)
     if _CANNOT_PULL.search(text) and is_for_good:
         return "IMAGE_ERROR"
-    if task.get("stopCode") in _PREEMPTED:
-        return "WORKER_PREEMPTED"
+    if task.get("stopCode") in _TAKEN_AWAY:
+        return PREEMPTED
     if task.get("stopCode") in ("UserInitiated", "ServiceSchedulerInitiated"):
-        return "WORKER_STOPPED_EXTERNALLY"
+        return STOPPED_EXTERNALLY
     return "WORKER_NEVER_STARTED"
 
 
@@ -148,8 +159,21 @@ def _reason(container: Mapping[str, Any]) -> str:
     return str(container.get("reason") or "")
 
 
-def _detail(task: Mapping[str, Any], worker: Mapping[str, Any], code: str | None) -> str:
-    """In words for a person; ``code`` and ``version`` stand in it until observations carry them."""
+def _version(task: Mapping[str, Any]) -> int | None:
+    version = task.get("version")
+    return version if isinstance(version, int) else None
+
+
+def _stopped_ms(task: Mapping[str, Any]) -> int | None:
+    """When the worker ended: its execution, or else the task, which takes its time to be cleared away."""
+    for name in ("executionStoppedAt", "stoppedAt"):
+        if isinstance(at := task.get(name), datetime):
+            return round(at.timestamp() * 1000)
+    return None
+
+
+def _detail(task: Mapping[str, Any], worker: Mapping[str, Any]) -> str:
+    """In words for a person."""
     parts = [str(task.get("lastStatus") or "no status")]
     if task.get("desiredStatus") == "STOPPED" and task.get("lastStatus") not in _GONE:
         parts.append("is to stop")
@@ -164,7 +188,4 @@ def _detail(task: Mapping[str, Any], worker: Mapping[str, Any], code: str | None
     parts += [f"{item.get('name', 'container')}: {_reason(item)}" for item in _containers(task) if _reason(item)]
     if provider := task.get("capacityProviderName"):
         parts.append(f"on {provider}")
-    if (version := task.get("version")) is not None:
-        parts.append(f"version {version}")
-    text = ", ".join(parts)
-    return sanitised(f"{code}: {text}" if code else text)
+    return sanitised(", ".join(parts))

@@ -3,7 +3,7 @@
       claim            intent + launch           outcome | cancelled | lost
     ────────► pending ───────────────► running ───────────────────────────► succeeded | failed | cancelled
                  ▲                        │
-                 └────────────────────────┘  worker never started: launched again within the attempt
+                 └────────────────────────┘  never started, or taken away: launched again within the attempt
 
 Every function takes the execution that was read and returns the one to commit; a stale caller's wish (another
 attempt, another launch try) changes nothing. Who commits is ``operations``.
@@ -14,23 +14,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from alakai_worker.redaction import sanitised
+
 from executions.answer import Decision, Reply, changed, unchanged
 from executions.callback_token import LIFE_MS, LaunchProof
+from executions.evidence import STOPPED_EXTERNALLY
 from executions.outcome import MESSAGE_LIMIT, Outcome
 from executions.policy import Policy
 from executions.record import (
     Attempt,
     Evidence,
     Execution,
+    Judgement,
     LateResult,
     Launch,
     Result,
     Rung,
     Status,
+    StopOrder,
+    StopReport,
     Suspicion,
 )
 
+EVIDENCE_KEPT = 16
 _LATE_RESULTS_KEPT = 5
+_STOPPED_BY_US = {"ATTEMPT_TIMEOUT": "the attempt ran too long", "START_TIMEOUT": "the worker started too late"}
 
 
 def intend_launch(
@@ -79,7 +87,7 @@ def launched(
     update: dict[str, Any] = {
         "worker_id": worker_id,
         "launch": target.launch.model_copy(update={"rung": rung}),
-        "evidence": [*target.evidence, *evidence][-16:],
+        "evidence": [*target.evidence, *evidence][-EVIDENCE_KEPT:],
     }
     if target.status is Status.PENDING:
         update |= {"status": Status.RUNNING, "started_at": now_ms}
@@ -111,6 +119,7 @@ def launch_failed(
     now_ms: int,
     policy: Policy,
     evidence: Sequence[Evidence] = (),
+    verdict: Judgement | None = None,
 ) -> Execution:
     """A launch that provably has no worker (any more): the next try after a back-off, or the attempt's end.
 
@@ -121,7 +130,6 @@ def launch_failed(
         return execution
     if latest.launch is not None and latest.launch.launch_try != launch_try:
         return execution
-    kept = [*latest.evidence, *evidence][-16:]
     cancellation = execution.state.cancellation
     if cancellation is not None and cancellation.attempt == attempt:
         # Neither launched again nor failed, which would make it retryable.
@@ -130,15 +138,26 @@ def launch_failed(
         )
     # Without a launch the record was written by hand: there is nothing that we could launch again.
     if permanent or latest.launch is None or latest.launch_tries >= policy.max_launch_tries:
-        return ended(execution, attempt, Status.FAILED, now_ms=now_ms, code=code, message=message, evidence=evidence)
+        return ended(
+            execution,
+            attempt,
+            Status.FAILED,
+            now_ms=now_ms,
+            code=code,
+            message=message,
+            evidence=evidence,
+            verdict=verdict,
+        )
     return execution.with_latest(
         status=Status.PENDING,
         launch=None,
         worker_id=None,
         started_at=None,
         suspicion=None,
+        stop=None,
         launch_not_before=now_ms + policy.launch_wait_ms(latest.launch_tries),
-        evidence=kept,
+        evidence=[*latest.evidence, *evidence][-EVIDENCE_KEPT:],
+        verdict=verdict or latest.verdict,
     )
 
 
@@ -164,6 +183,7 @@ def claim_launch(
         or launch.launch_try != launch_try
         or (proof is not None and not proof.is_of(launch))
         or execution.state.cancellation is not None
+        or latest.stop is not None  # Told to stop before it began: it must not, for it may be launched again.
         or (launch.claim_id is not None and launch.claim_id != claim_id)
     ):
         return unchanged(execution, Reply.REFUSED, task_id)
@@ -208,6 +228,10 @@ def record_outcome(
     launch = latest.launch
     if outcome.launch_try is not None and launch is not None and outcome.launch_try != launch.launch_try:
         return unchanged(execution, Reply.SUPERSEDED, execution.task_id)
+    if _leaves_the_cause_open(execution, outcome):
+        if latest.is_stopping:
+            return unchanged(execution, Reply.RECORDED, execution.task_id)
+        return changed(_held(execution, outcome, received_ms, now_ms), Reply.RECORDED)
     return changed(_decided(execution, outcome, received_ms, now_ms), Reply.RECORDED)
 
 
@@ -219,6 +243,38 @@ def suspect(execution: Execution, attempt: int, *, suspicion: Suspicion | None) 
     return execution.with_latest(suspicion=suspicion)
 
 
+def stop_ordered(execution: Execution, attempt: int, order: StopOrder) -> Execution:
+    """Write down that the worker is asked to stop, and why, before it is: so its last word is not taken for the cause.
+
+    A worker that is there is not suspected any more.
+    """
+    latest = execution.latest
+    if latest.number != attempt or not latest.is_live:
+        return execution
+    if latest.stop is not None and latest.suspicion is None:
+        return execution
+    return execution.with_latest(stop=latest.stop or order, suspicion=None)
+
+
+def report_counts(execution: Execution, attempt: int, *, now_ms: int) -> Execution:
+    """The worker's word that it was told to stop ends the attempt: no look says anything more of the cause."""
+    latest, cancellation = execution.latest, execution.state.cancellation
+    report = latest.suspicion.report if latest.suspicion is not None else None
+    if latest.number != attempt or not latest.is_live or latest.suspicion is None or report is None:
+        return execution
+    is_cancelled = cancellation is not None and cancellation.attempt == attempt
+    following = ended(
+        execution,
+        attempt,
+        Status.CANCELLED if is_cancelled else Status.FAILED,
+        now_ms=now_ms,
+        code=None if is_cancelled else STOPPED_EXTERNALLY,
+        message=cancellation.reason if is_cancelled and cancellation else report.message,
+        evidence=latest.suspicion.evidence,
+    )
+    return following.with_latest(result=report.result)
+
+
 def ended(
     execution: Execution,
     attempt: int,
@@ -228,6 +284,7 @@ def ended(
     code: str | None = None,
     message: str | None = None,
     evidence: Sequence[Evidence] = (),
+    verdict: Judgement | None = None,
 ) -> Execution:
     """End the live or waiting attempt for a reason of ours. A finished attempt, or another one, stays as it is."""
     latest = execution.latest
@@ -239,7 +296,29 @@ def ended(
         error_code=code,
         error_message=message[:MESSAGE_LIMIT] if message else None,
         suspicion=None,
-        evidence=[*latest.evidence, *evidence][-16:],
+        evidence=[*latest.evidence, *evidence][-EVIDENCE_KEPT:],
+        verdict=verdict or latest.verdict,
+    )
+
+
+def _leaves_the_cause_open(execution: Execution, outcome: Outcome) -> bool:
+    """Whether a worker that felt a signal may have been taken away by the platform, which costs no retry.
+
+    It cannot know. Where we did not ask it to stop ourselves, the next look at it tells.
+    """
+    latest, cancellation = execution.latest, execution.state.cancellation
+    was_asked = latest.stop is not None or (cancellation is not None and cancellation.attempt == latest.number)
+    can_be_looked_at = latest.launch is not None and latest.worker_id is not None
+    return outcome.error_code == STOPPED_EXTERNALLY and not was_asked and can_be_looked_at
+
+
+def _held(execution: Execution, outcome: Outcome, received_ms: int, now_ms: int) -> Execution:
+    past = execution.latest.suspicion or Suspicion(since=now_ms, looks=0)
+    message = outcome.error_message or "the worker was told to stop"
+    word = Evidence(source="worker:callback", observed_at=now_ms, detail=sanitised(message))
+    report = StopReport(at=now_ms, message=message, result=_result(outcome, received_ms))
+    return execution.with_latest(
+        suspicion=past.model_copy(update={"report": report, "evidence": [*past.evidence, word]})
     )
 
 
@@ -248,20 +327,31 @@ def _decided(execution: Execution, outcome: Outcome, received_ms: int, now_ms: i
     cancellation = execution.state.cancellation
     cancelled = cancellation is not None and cancellation.attempt == latest.number and not outcome.succeeded
     status = Status.SUCCEEDED if outcome.succeeded else Status.CANCELLED if cancelled else Status.FAILED
+    code, message = outcome.error_code, outcome.error_message
+    if cancelled and cancellation:
+        code, message = None, cancellation.reason
+    elif latest.stop is not None and not outcome.succeeded:
+        # Whatever it says, it failed because we stopped it: only a success counts against that.
+        code = latest.stop.code
+        message = f"{_STOPPED_BY_US.get(code, code)} and was told to stop; its worker said: {message}"[:MESSAGE_LIMIT]
     return execution.with_latest(
         status=status,
         finished_at=now_ms,
         started_at=latest.started_at if latest.started_at is not None else now_ms,
-        error_message=cancellation.reason if cancelled and cancellation else outcome.error_message,
-        error_code=None if cancelled else outcome.error_code,
+        error_message=message,
+        error_code=code,
         suspicion=None,
-        result=Result(
-            pull_request_url=outcome.pull_request_url,
-            error_family=outcome.error_family,
-            retry_not_before=outcome.retry_not_before,
-            agent=outcome.agent,
-            received_at=received_ms,
-        ),
+        result=_result(outcome, received_ms),
+    )
+
+
+def _result(outcome: Outcome, received_ms: int) -> Result:
+    return Result(
+        pull_request_url=outcome.pull_request_url,
+        error_family=outcome.error_family,
+        retry_not_before=outcome.retry_not_before,
+        agent=outcome.agent,
+        received_at=received_ms,
     )
 
 

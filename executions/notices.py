@@ -14,7 +14,7 @@ from typing import Any
 from alakai_worker.redaction import sanitised
 
 from executions import names
-from executions.conditions import Why, waiting_schedule, why_attempt
+from executions.conditions import Why, verdict_on, waiting_schedule, why_attempt
 from executions.moment import iso_from_ms
 from executions.policy import Policy
 from executions.record import Attempt, Execution, Status
@@ -49,8 +49,9 @@ def notices_from(execution: Execution, policy: Policy, *, since_attempt: int) ->
 def _of_attempt(attempt: Attempt) -> Iterator[Notice]:
     failed_tries = attempt.launch_tries - (1 if attempt.launch is not None or attempt.status.is_finished else 0)
     if failed_tries > 0:
-        seen = f": {attempt.evidence[-1].detail}" if attempt.evidence else ""
-        message = f"launch {failed_tries} of attempt {attempt.number} gave no worker and is repeated{seen}"
+        verdict = verdict_on(attempt, failed_tries)
+        seen = verdict.message if verdict else attempt.evidence[-1].detail if attempt.evidence else "it gave no worker"
+        message = f"launch {failed_tries} of attempt {attempt.number} is repeated: {seen}"
         yield Notice(f"{attempt.number}/relaunched/{failed_tries}", Why("WorkerRelaunched", message))
     if attempt.status is Status.FAILED:
         why = why_attempt(attempt)
@@ -59,6 +60,12 @@ def _of_attempt(attempt: Attempt) -> Iterator[Notice]:
         why = why_attempt(attempt)
         message = f"attempt {attempt.number} was cancelled: {why.message}"
         yield Notice(f"{attempt.number}/ended", Why(why.reason, message), is_warning=False)
+    if attempt.late_results and attempt.verdict is not None:
+        ended = "success" if attempt.late_results[-1].succeeded else "failure"
+        message = (
+            f"the worker of attempt {attempt.number}, judged as {attempt.verdict.code}, reported {ended} after all"
+        )
+        yield Notice(f"{attempt.number}/late", Why("VerdictRefuted", f"{message}; nothing changes"))
 
 
 def event_from_notice(notice: Notice, observed: Observed, *, namespace: str, now_ms: int) -> dict[str, Any]:

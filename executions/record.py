@@ -80,20 +80,27 @@ class Launch(_Stored):
     """What told us of the worker; None while nothing has."""
 
 
+class Grade(StrEnum):
+    """How sure a verdict on a worker is."""
+
+    CONFIRMED = "confirmed"
+    """The platform, or the worker itself, says that it stopped and why."""
+    PROBABLE = "probable"
+    """It stopped and nobody says why, or it is missing after it was seen alive."""
+    PRESUMED = "presumed"
+    """It was only ever missing."""
+
+
 class Evidence(_Stored):
     """One observation that speaks for or against a worker: where from, when, what was seen."""
 
     source: str
     observed_at: Moment
     detail: str
-
-
-class Suspicion(_Stored):
-    """A worker that looked gone and has not yet been judged."""
-
-    since: Moment
-    looks: int = 1
-    evidence: list[Evidence] = Field(default_factory=list)
+    code: str | None = None
+    """What the source itself found, for example ``WORKER_OOM``."""
+    version: int | None = None
+    """Orders the states of one worker where the source counts them (ECS ``Task.version``)."""
 
 
 class Result(_Stored):
@@ -104,6 +111,58 @@ class Result(_Stored):
     retry_not_before: str | int | float | None = None
     agent: Agent | None = None
     received_at: Moment | None = None
+
+
+class StopReport(_Stored):
+    """A worker's word that it was told to stop, by whom it cannot know: kept until a look at it tells."""
+
+    at: Moment
+    message: str
+    result: Result
+
+
+class Suspicion(_Stored):
+    """A worker that looked gone, or said that it was told to stop, and has not yet been judged."""
+
+    since: Moment
+    looks: int = 1
+    """In a row that did not find it."""
+    evidence: list[Evidence] = Field(default_factory=list)
+    has_stopped: bool = False
+    """It was seen stopped; otherwise it was only missing."""
+    never_started: bool = False
+    code: str | None = None
+    """What the launcher found of a stopped worker; it stays when a later look finds nothing any more."""
+    version: int | None = None
+    happened_at: Moment | None = None
+    """When it stopped, by the launcher's word."""
+    last_seen_alive_at: Moment | None = None
+    report: StopReport | None = None
+
+
+class StopOrder(_Stored):
+    """We asked the worker to stop because of a deadline. Written before the first request to stop is sent."""
+
+    code: str
+    """What the attempt ends as unless the worker reports success: ``ATTEMPT_TIMEOUT``, ``START_TIMEOUT``."""
+    asked_at: Moment
+
+
+class Judgement(_Stored):
+    """The verdict on the worker of one launch, as it was spoken. How it is found is ``evidence.judge``."""
+
+    kind: str
+    """``lost``, ``never_started`` or ``preempted``; after the last two the attempt may have been launched again."""
+    grade: Grade
+    code: str
+    message: str
+    refuted_by: str
+    """What would show that the verdict is wrong, in words."""
+    spoken_at: Moment
+    detected_after_ms: int = Field(ge=0)
+    """From when it happened, or from when the worker was last seen alive, to the verdict."""
+    last_seen_alive_at: Moment | None = None
+    launch_try: int | None = None
 
 
 class LateResult(_Stored):
@@ -137,6 +196,9 @@ class Attempt(_Stored):
     launch_tries: int = 0
     launch_not_before: Moment | None = None
     suspicion: Suspicion | None = None
+    stop: StopOrder | None = None
+    verdict: Judgement | None = None
+    """On the latest worker that was judged."""
     evidence: list[Evidence] = Field(default_factory=list)
     result: Result | None = None
     late_results: list[LateResult] = Field(default_factory=list)
@@ -145,6 +207,12 @@ class Attempt(_Stored):
     def is_live(self) -> bool:
         """Whether a worker may exist: running, or pending with a durable launch intent."""
         return self.status is Status.RUNNING or (self.status is Status.PENDING and self.launch is not None)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether its live worker was told to stop: by us, or by somebody whom the next look will name."""
+        has_said_so = self.suspicion is not None and self.suspicion.report is not None
+        return self.is_live and (self.stop is not None or has_said_so)
 
 
 class RetryRequest(_Stored):

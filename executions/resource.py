@@ -32,7 +32,7 @@ from executions.errors import InvalidTask
 from executions.link import NO_WISHES, Wishes
 from executions.moment import iso_from_ms, ms_from_iso
 from executions.policy import Policy
-from executions.record import Attempt, Execution, Status
+from executions.record import Attempt, Execution, Judgement, Status
 from executions.task import Task, task_from_document
 
 ATTEMPTS_SHOWN = 16
@@ -217,7 +217,7 @@ def status_from_execution(
         if schedule
         else None,
         "attempts": [_attempt(item) for item in execution.attempts[-ATTEMPTS_SHOWN:]],
-        "conditions": conditions(execution, policy, unknown_ms=unknown_ms),
+        "conditions": conditions(execution, unknown_ms=unknown_ms),
     }
 
 
@@ -304,11 +304,13 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "startTime": _time(attempt.started_at),
         "finishTime": _time(attempt.finished_at),
         "pullRequestUrl": _cut(result.pull_request_url, 2048) if result else None,
+        "verdict": _verdict(attempt.verdict) if attempt.verdict else None,
         "evidence": [
             {
                 "source": _cut(item.source, 128),
                 "observedAt": _time(item.observed_at),
                 "detail": sanitised(item.detail),
+                "code": _cut(item.code, 256),
             }
             for item in attempt.evidence[-16:]
         ]
@@ -325,12 +327,28 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
     return _without_nones(shown)
 
 
-def _without_nones(document: dict[str, Any]) -> dict[str, Any]:
+def _verdict(verdict: Judgement) -> dict[str, Any]:
     return {
-        key: _without_nones(value) if isinstance(value, dict) else value
-        for key, value in document.items()
-        if value is not None
+        "kind": _cut(verdict.kind, 63),
+        "grade": verdict.grade.value,
+        "code": _cut(verdict.code, 256),
+        "message": sanitised(verdict.message),
+        "refutedBy": _cut(verdict.refuted_by, 256),
+        "spokenAt": _time(verdict.spoken_at),
+        "detectedAfterMs": verdict.detected_after_ms,
+        "lastSeenAliveAt": _time(verdict.last_seen_alive_at),
+        "launchTry": verdict.launch_try,
     }
+
+
+def _without_nones(document: dict[str, Any]) -> dict[str, Any]:
+    return {key: _said(value) for key, value in document.items() if value is not None}
+
+
+def _said(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_said(item) for item in value]
+    return _without_nones(value) if isinstance(value, dict) else value
 
 
 def _project(attempt: Attempt) -> str | None:

@@ -15,6 +15,7 @@ import orjson
 import structlog
 from redis.asyncio import Redis
 
+from executions.adapters.metrics import count_commit
 from executions.adapters.redis_connection import connect, redis_errors, script_text
 from executions.adapters.redis_keys import Keys
 from executions.adapters.settings import Settings
@@ -140,6 +141,8 @@ class RedisStore:
             )
         match outcome:
             case b"WRITTEN":
+                if execution is not None:
+                    count_commit(snapshot.execution, execution)
                 return CommitResult(Committed.WRITTEN, following=_following(snapshot, write, *written))
             case b"REPEATED":
                 return CommitResult(Committed.REPEATED, _decoded_answer(remembered))

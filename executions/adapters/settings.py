@@ -28,6 +28,8 @@ class Settings(BaseSettings):
     """``local`` selects the local launcher and permits the development sign-in; refused inside a cluster."""
     port: Port = 3000
     controller_port: Port = 8080
+    metrics_port: Port | None = None
+    """None: 9090 for the controller, 9091 for the API."""
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
@@ -84,6 +86,11 @@ class Settings(BaseSettings):
     @property
     def is_local(self) -> bool:
         return self.env == "local"
+
+    @property
+    def metrics_host(self) -> str:
+        """Metrics are asked for from outside, except on a developer's machine."""
+        return "127.0.0.1" if self.is_local else "0.0.0.0"  # noqa: S104 - in a container, its address is not known
 
     @property
     def launcher_name(self) -> str:

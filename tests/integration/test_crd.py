@@ -276,6 +276,17 @@ STATUS: Document = {
     "attempts": [LOST, AT_WORK],
 }
 SEEN: Document = {"source": "ecs:DescribeTasks", "observedAt": "2026-01-01T10:00:00Z", "detail": "stopped"}
+VERDICT: Document = {
+    "kind": "lost",
+    "grade": "confirmed",
+    "code": "WORKER_OOM",
+    "message": "x" * 512,
+    "refutedBy": "a callback of launch 1",
+    "spokenAt": "2026-01-01T10:01:00Z",
+    "detectedAfterMs": 60_000,
+    "lastSeenAliveAt": "2026-01-01T10:00:00Z",
+    "launchTry": 1,
+}
 LATE: Document = {"status": "success", "receivedAt": "2026-01-01T10:05:00Z"}
 
 
@@ -295,6 +306,9 @@ STATUS_CHANGES: dict[str, Document] = {
     "the oldest attempt left out": {"attempts": [AT_WORK]},
     "a worker id for a finished attempt": {"attempts": [{**LOST, "workerId": "arn:task"}, AT_WORK]},
     "evidence for a finished attempt": {"attempts": [{**LOST, "evidence": [SEEN]}, AT_WORK]},
+    "a verdict on a finished attempt": {
+        "attempts": [{**LOST, "verdict": VERDICT, "evidence": [{**SEEN, "code": "WORKER_OOM"}]}, AT_WORK]
+    },
     "a late result of a finished attempt": {"attempts": [{**LOST, "lateResult": LATE}, AT_WORK]},
     "the same finish time in another time zone": {
         "attempts": [{**LOST, "finishTime": "2026-01-01T11:00:00.250+01:00"}, AT_WORK]
@@ -396,7 +410,14 @@ def test_as_much_status_as_fits_is_still_checked(executions: Executions) -> None
     """The API server stops a rule that costs too much while it runs; ours stay far below at every list's limit."""
     evidence = [{**SEEN, "detail": "x" * 1024}] * 16
     full = [
-        {**LOST, "attempt": number, "reason": "R" * 128, "message": "x" * 1024, "evidence": evidence}
+        {
+            **LOST,
+            "attempt": number,
+            "reason": "R" * 128,
+            "message": "x" * 1024,
+            "evidence": evidence,
+            "verdict": VERDICT,
+        }
         for number in range(1, 17)
     ]
     executions.create("one", {**TYPE, "task": {"payload": {f"field-{number}": "x" * 64 for number in range(9_000)}}})

@@ -178,7 +178,8 @@ async def test_looking_changes_nothing_and_a_start_is_seen(world: EcsWorld) -> N
     world.shim.finish(worker_id, exit_code=137, container_reason="OutOfMemoryError: container killed")
     (observation,) = await world.launcher.observe([worker_id])
     assert (observation.state, observation.exit_code) == (WorkerState.STOPPED, 137)
-    assert observation.detail.startswith("WORKER_OOM: STOPPED, EssentialContainerExited")
+    assert (observation.code, observation.version) == ("WORKER_OOM", 4)
+    assert observation.detail.startswith("STOPPED, EssentialContainerExited")
     world.shim.advance(HOUR_SECONDS)
     assert await state_of(world.launcher, worker_id) is WorkerState.MISSING
 

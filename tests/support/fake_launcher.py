@@ -65,9 +65,10 @@ class FakeLauncher:
         *,
         exit_code: int | None = None,
         never_started: bool = False,
+        code: str | None = None,
     ) -> None:
         """What every further look at a worker shows."""
-        self._seen[worker_id] = Observation(worker_id, state, SOURCE, detail, exit_code, never_started)
+        self._seen[worker_id] = Observation(worker_id, state, SOURCE, detail, exit_code, never_started, code)
         if state in (WorkerState.STARTING, WorkerState.RUNNING):
             self.alive.add(worker_id)
         else:

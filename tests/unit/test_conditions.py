@@ -8,10 +8,10 @@ import pytest
 
 from executions.conditions import Phase, Reason, conditions, phase, why_execution
 from executions.control import suspend
-from executions.lifecycle import ended, launch_failed
+from executions.feed import entry_between
+from executions.lifecycle import ended, launch_failed, stop_ordered
 from executions.moment import iso_from_ms
-from executions.policy import Policy
-from executions.record import Evidence, Execution, Refusal, ResourceLink, Status
+from executions.record import Evidence, Execution, Grade, Judgement, Refusal, ResourceLink, Status, StopOrder
 from tests.support.builders import NOW_MS, POLICY, intended, pending, running
 from tests.unit.domain.states import (
     at_work,
@@ -22,6 +22,7 @@ from tests.unit.domain.states import (
     failed,
     reported,
     scheduled,
+    stop_reported,
     succeeded,
 )
 
@@ -29,8 +30,8 @@ LATER_MS = NOW_MS + 60_000
 UNKNOWN_MS = NOW_MS - 86_400_000
 
 
-def told(execution: Execution, policy: Policy = POLICY) -> dict[str, dict[str, Any]]:
-    return {item["type"]: item for item in conditions(execution, policy, unknown_ms=UNKNOWN_MS)}
+def told(execution: Execution) -> dict[str, dict[str, Any]]:
+    return {item["type"]: item for item in conditions(execution, unknown_ms=UNKNOWN_MS)}
 
 
 def answers(execution: Execution) -> tuple[str, ...]:
@@ -38,8 +39,20 @@ def answers(execution: Execution) -> tuple[str, ...]:
     return tuple(found[name]["status"] for name in ("Dispatched", "Running", "Succeeded", "Finished"))
 
 
-def relaunching(execution: Execution, *, evidence: bool = True, now_ms: int = LATER_MS) -> Execution:
-    seen = [Evidence(source="fake", observed_at=now_ms, detail="it never came up")] if evidence else []
+def judged(code: str = "WORKER_NEVER_STARTED", *, now_ms: int = LATER_MS) -> Judgement:
+    return Judgement(
+        kind="never_started",
+        grade=Grade.CONFIRMED,
+        code=code,
+        message="the worker never started (confirmed; a claim would refute it): no network",
+        refuted_by="a claim",
+        spoken_at=now_ms,
+        detected_after_ms=7,
+        launch_try=1,
+    )
+
+
+def relaunching(execution: Execution, *, is_judged: bool = True, now_ms: int = LATER_MS) -> Execution:
     return launch_failed(
         execution,
         1,
@@ -49,7 +62,8 @@ def relaunching(execution: Execution, *, evidence: bool = True, now_ms: int = LA
         permanent=False,
         now_ms=now_ms,
         policy=POLICY,
-        evidence=seen,
+        evidence=[Evidence(source="fake", observed_at=now_ms, detail="it never came up")],
+        verdict=judged(now_ms=now_ms) if is_judged else None,
     )
 
 
@@ -110,7 +124,7 @@ def test_a_failure_is_named_by_our_own_code_and_foreign_codes_stand_in_the_messa
 
 def test_secrets_in_a_workers_words_are_not_told() -> None:
     leaky = ended(running(), 1, Status.FAILED, now_ms=LATER_MS, message="token=hunter2 is wrong")
-    assert "hunter2" not in str(conditions(leaky, POLICY, unknown_ms=0))
+    assert "hunter2" not in str(conditions(leaky, unknown_ms=0))
 
 
 def test_times_are_those_of_what_happened_not_of_the_look() -> None:
@@ -152,7 +166,7 @@ def test_a_worker_that_was_taken_away_changes_the_answers_when_it_was_found_gone
 
 
 def test_a_launch_that_was_refused_never_dispatched_anything() -> None:
-    found = told(relaunching(intended(), evidence=False))
+    found = told(relaunching(intended(), is_judged=False))
     assert found["Dispatched"]["lastTransitionTime"] == iso_from_ms(NOW_MS)
 
 
@@ -170,6 +184,34 @@ def test_a_refused_request_is_a_condition_until_the_next_one_is_accepted() -> No
     assert (accepted["status"], accepted["reason"]) == ("False", "RetryRefused")
     assert accepted["lastTransitionTime"] == iso_from_ms(LATER_MS)
     assert "Accepted" not in told(running())
+
+
+def test_a_relaunch_names_the_verdict_on_the_launch_before() -> None:
+    message = why_execution(relaunching(running())).message
+    assert message == (
+        "launch 1 is repeated: the worker never started (confirmed; a claim would refute it): no network"
+    )
+    assert why_execution(relaunching(intended(), is_judged=False)).message == (
+        "launch 1 gave no worker; another one follows"
+    )
+
+
+@pytest.mark.parametrize(
+    ("execution", "message"),
+    [
+        (
+            stop_ordered(running(), 1, StopOrder(code="ATTEMPT_TIMEOUT", asked_at=NOW_MS)),
+            "worker worker-of-task-1 was told to stop: ATTEMPT_TIMEOUT",
+        ),
+        (stop_reported(running()), "worker worker-of-task-1 was told to stop: the next look tells by whom"),
+    ],
+)
+def test_a_worker_that_was_told_to_stop_is_shown_as_such(execution: Execution, message: str) -> None:
+    assert (phase(execution), why_execution(execution).reason) == ("Running", "WorkerStopping")
+    assert why_execution(execution).message == message
+    entry = entry_between(running(), execution, NOW_MS)
+    assert entry is not None, "the mirror must be told"
+    assert entry.transition == "updated"
 
 
 def test_dispatched_says_who_launched_it() -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from executions.conditions import Why
-from executions.lifecycle import ended, intend_launch
+from executions.lifecycle import ended, intend_launch, record_outcome
 from executions.notices import Notice, event_from_notice, notices_from
 from executions.policy import Policy
 from executions.record import Execution, Status
 from executions.resource import observed_from_body
 from tests.support.builders import NOW_MS, POLICY, intended, pending, running
-from tests.unit.domain.states import cancelled, claimed_again, failed, scheduled, succeeded
-from tests.unit.test_conditions import relaunching
+from tests.unit.domain.states import cancelled, claimed_again, failed, outcome, scheduled, succeeded
+from tests.unit.test_conditions import judged, relaunching
 
 
 def reasons(execution: Execution, *, since: int = 1, policy: Policy = POLICY) -> list[str]:
@@ -41,6 +41,30 @@ def relaunched() -> Execution:
 )
 def test_only_what_is_out_of_the_ordinary_is_told(execution: Execution, told: list[str]) -> None:
     assert reasons(execution) == told
+
+
+def test_the_repeat_of_a_launch_names_the_verdict_on_it() -> None:
+    for execution in (relaunching(running()), relaunched()):
+        (notice,) = notices_from(execution, POLICY, since_attempt=1)
+        assert notice.why.message == (
+            "launch 1 of attempt 1 is repeated: "
+            "the worker never started (confirmed; a claim would refute it): no network"
+        )
+    (refused,) = notices_from(relaunching(intended(), is_judged=False), POLICY, since_attempt=1)
+    assert refused.why.message == "launch 1 of attempt 1 is repeated: it never came up"
+
+
+def test_a_verdict_that_was_wrong_is_told() -> None:
+    lost = ended(
+        running(), 1, Status.FAILED, now_ms=NOW_MS, code="WORKER_LOST", message="gone", verdict=judged("WORKER_LOST")
+    )
+    late = record_outcome(lost, outcome(succeeded=True), received_ms=NOW_MS, now_ms=NOW_MS).execution
+    assert late is not None
+    notices = notices_from(late, POLICY, since_attempt=1)
+    assert [notice.why.reason for notice in notices] == ["WorkerLost", "VerdictRefuted"]
+    assert notices[1].why.message == (
+        "the worker of attempt 1, judged as WORKER_LOST, reported success after all; nothing changes"
+    )
 
 
 def test_what_was_told_of_earlier_attempts_is_not_told_again() -> None:

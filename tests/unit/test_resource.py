@@ -9,6 +9,7 @@ import pytest
 
 from executions.control import suspend
 from executions.errors import InvalidTask
+from executions.lifecycle import ended, record_outcome
 from executions.link import Wishes, tombstoned
 from executions.moment import iso_from_ms
 from executions.names import FINALIZER
@@ -27,7 +28,8 @@ from executions.resource import (
     task_from_resource,
 )
 from tests.support.builders import NOW_MS, POLICY, intended, pending, running, task_document
-from tests.unit.domain.states import by_hand, cancelling, claimed_again, failed, scheduled, succeeded
+from tests.unit.domain.states import by_hand, cancelling, claimed_again, failed, outcome, scheduled, succeeded
+from tests.unit.test_conditions import judged
 
 DAY_MS = 86_400_000
 
@@ -112,6 +114,7 @@ def test_texts_are_cut_to_what_the_schema_allows() -> None:
         launcher=long,
         evidence=seen,
         late_results=late,
+        verdict=judged().model_copy(update={"code": long, "message": long, "refuted_by": long, "kind": long}),
         task_snapshot={**(latest.task_snapshot or {}), "payload": {"repo": f"{long}/{long}"}},
     )
     shown = status(execution)
@@ -122,6 +125,46 @@ def test_texts_are_cut_to_what_the_schema_allows() -> None:
     assert len(attempt["evidence"][0]["source"]) == 128
     assert len(attempt["lateResult"]["message"]) <= 1024
     assert shown["project"] is None
+    verdict = attempt["verdict"]
+    assert (len(verdict["code"]), len(verdict["refutedBy"]), len(verdict["kind"])) == (256, 256, 63)
+    assert len(verdict["message"]) <= 1024
+
+
+def test_a_verdict_is_shown_with_all_that_speaks_for_and_against_it() -> None:
+    seen = Evidence(
+        source="ecs:DescribeTasks", observed_at=NOW_MS, detail="token=hunter2 exit code 137", code="WORKER_OOM"
+    )
+    lost = ended(
+        running(), 1, Status.FAILED, now_ms=NOW_MS, code="X", message="gone", evidence=[seen], verdict=judged("X")
+    )
+    (attempt,) = status(lost)["attempts"]
+    assert attempt["verdict"] == {
+        "kind": "never_started",
+        "grade": "confirmed",
+        "code": "X",
+        "message": "the worker never started (confirmed; a claim would refute it): no network",
+        "refutedBy": "a claim",
+        "spokenAt": iso_from_ms(NOW_MS + 60_000),
+        "detectedAfterMs": 7,
+        "launchTry": 1,
+    }
+    assert attempt["evidence"] == [
+        {
+            "source": "ecs:DescribeTasks",
+            "observedAt": iso_from_ms(NOW_MS),
+            "detail": "token=*** exit code 137",
+            "code": "WORKER_OOM",
+        }
+    ]
+
+
+def test_a_late_result_is_added_to_a_finished_attempt_and_changes_nothing_else_of_it() -> None:
+    lost = ended(running(), 1, Status.FAILED, now_ms=NOW_MS, code="WORKER_LOST", message="gone", verdict=judged())
+    late = record_outcome(lost, outcome(succeeded=True), received_ms=NOW_MS + 9, now_ms=NOW_MS + 9).execution
+    assert late is not None
+    (before,), (after,) = status(lost)["attempts"], status(late)["attempts"]
+    assert after.pop("lateResult") == {"status": "success", "receivedAt": iso_from_ms(NOW_MS + 9)}
+    assert after == before
 
 
 def test_a_schedule_is_told_with_its_time_and_kept_when_it_is_over() -> None:

@@ -11,17 +11,28 @@ import pytest
 from controller.loops.sweep import LOOK_BATCH, Sweep
 from executions.answer import Answer, Reply
 from executions.control import suspend
-from executions.evidence import Observation, WorkerState
+from executions.errors import LaunchUnclear
+from executions.evidence import OWN_STOP, Observation, WorkerState
 from executions.lifecycle import launch_failed
 from executions.operations.commands import Commands
+from executions.outcome import Outcome
 from executions.policy import Policy
-from executions.record import Attempt, Execution, Status
+from executions.record import Attempt, Execution, Status, StopOrder
 from tests.support.builders import NOW_MS, POLICY, intended, pending, running
 from tests.support.fake_launcher import FakeLauncher
 from tests.support.memory_queue import MemoryQueue
 from tests.support.memory_store import MemoryStore
 from tests.support.waiting import until
-from tests.unit.domain.states import at_work, by_hand, cancelling, claimed_again, failed, outcome, succeeded
+from tests.unit.domain.states import (
+    at_work,
+    by_hand,
+    cancelling,
+    claimed_again,
+    failed,
+    outcome,
+    stop_reported,
+    succeeded,
+)
 from tests.unit.domain.test_retry import clicked
 
 ANSWER = Answer(Reply.ACCEPTED, "")
@@ -39,8 +50,12 @@ class World:
     woken: list[str] = field(default_factory=list)
     may_judge: Callable[[int], bool] = lambda _: True
 
-    def sweep(self) -> Sweep:
-        return Sweep(self.store, {"local": self.launcher}, self.policy, self.woken.append, self.may_judge)
+    def sweep(self, *, ecs: FakeLauncher | None = None, **options: float) -> Sweep:
+        launchers = {"local": self.launcher} | ({"ecs": ecs} if ecs else {})
+        return Sweep(self.store, launchers, self.policy, self.woken.append, self.may_judge, **options)
+
+    def commands(self) -> Commands:
+        return Commands(self.store, MemoryQueue(), self.policy, "local")
 
     async def put(self, execution: Execution) -> None:
         await self.store.commit(await self.store.read(execution.task_id), execution, ANSWER)
@@ -87,8 +102,13 @@ async def test_a_worker_that_dies_is_suspected_first_and_lost_after_the_grace_an
     assert (await world.look(GRACE_MS - 1)).status is Status.RUNNING
     latest = await world.look(1)
     assert (latest.status, latest.error_code, latest.suspicion) == (Status.FAILED, "WORKER_LOST", None)
-    assert latest.error_message == "the worker is gone without a callback for 60 s: exit code 1"
+    assert latest.error_message == (
+        "the worker is gone without a callback for 60 s (probable; a callback of launch 1 would refute it): exit code 1"
+    )
     assert [item.detail for item in latest.evidence] == ["exit code 1"] * 2
+    assert latest.verdict is not None
+    assert (latest.verdict.kind, latest.verdict.grade, latest.verdict.code) == ("lost", "probable", "WORKER_LOST")
+    assert latest.verdict.detected_after_ms == GRACE_MS
     assert world.woken == ["task-1"]
 
 
@@ -99,11 +119,28 @@ async def test_the_first_look_never_judges_however_late_it_comes(world: World) -
     assert (await world.look(GRACE_MS)).status is Status.FAILED
 
 
-async def test_a_worker_that_the_launcher_does_not_know_is_judged_in_the_same_way(world: World) -> None:
+async def test_a_worker_that_the_launcher_does_not_know_is_judged_after_more_looks(world: World) -> None:
     await world.put(running())
     world.launcher.see(WORKER, WorkerState.MISSING)
-    assert (await world.look()).suspicion is not None
-    assert (await world.look(GRACE_MS)).error_code == "WORKER_LOST"
+    assert (await world.look()).suspicion is None, "it may be too young to be known"
+    assert (await world.look(60_000)).suspicion is not None
+    assert (await world.look(GRACE_MS)).status is Status.RUNNING
+    latest = await world.look()
+    assert (latest.error_code, latest.verdict.grade if latest.verdict else None) == ("WORKER_LOST", "presumed")
+
+
+async def test_when_a_worker_was_last_seen_alive_is_remembered_for_the_verdict(world: World) -> None:
+    world.policy = Policy(lost_worker_grace_ms=1_000)
+    sweep = world.sweep()
+    await world.put(running())
+    await sweep.pass_once()
+    world.launcher.see(WORKER, WorkerState.MISSING)
+    for _ in range(3):
+        world.store.now += 500
+        await sweep.pass_once()
+    verdict = (await world.latest()).verdict
+    assert verdict is not None
+    assert (verdict.grade, verdict.last_seen_alive_at, verdict.detected_after_ms) == ("probable", NOW_MS, 1_500)
 
 
 async def test_a_lost_worker_can_be_retried_and_its_attempt_is_spent(world: World) -> None:
@@ -126,7 +163,7 @@ async def test_a_running_worker_costs_no_commit(world: World) -> None:
 
 async def test_a_worker_seen_alive_after_all_is_cleared_with_one_commit(world: World) -> None:
     await world.put(running())
-    world.launcher.see(WORKER, WorkerState.MISSING)
+    world.launcher.end(WORKER)
     await world.look()
     world.launcher.see(WORKER, WorkerState.RUNNING)
     before = await world.version()
@@ -295,7 +332,7 @@ async def test_a_worker_that_runs_too_long_is_stopped_and_judged_once_it_is_gone
     assert [call for call in world.launcher.calls if call[0] == "stop"] == []
     assert (await world.look(1)).status is Status.RUNNING
     assert [call for call in world.launcher.calls if call[0] == "stop"] == [
-        ("stop", WORKER, "the attempt is past its deadline")
+        ("stop", WORKER, "the attempt is past its deadline (ATTEMPT_TIMEOUT)")
     ]
     assert (await world.look(1)).suspicion is not None
     latest = await world.look(GRACE_MS)
@@ -310,6 +347,145 @@ async def test_a_worker_that_starts_too_late_is_stopped_and_launched_again(world
     world.launcher.see(WORKER, WorkerState.STOPPED, never_started=True)
     latest = await world.look(1)
     assert (latest.status, latest.number, latest.launch) == (Status.PENDING, 1, None)
+
+
+async def test_that_a_worker_is_told_to_stop_is_durable_before_it_is_told(world: World) -> None:
+    """Told first, a worker could report its signal before we know that it was ours."""
+
+    class Told(FakeLauncher):
+        async def stop(self, worker_id: str, reason: str) -> bool:
+            told.append((await world.latest()).stop)
+            raise LaunchUnclear("the answer was lost")
+
+    told = list[StopOrder | None]()
+    world.policy, world.launcher = Policy(attempt_timeout_ms=600_000), Told()
+    await world.put(running())
+    await world.look(600_000)
+    version = await world.version()
+    latest = await world.look(60_000)
+    assert told == [StopOrder(code="ATTEMPT_TIMEOUT", asked_at=NOW_MS + 600_000)] * 2
+    assert (latest.status, await world.version()) == (Status.RUNNING, version), "written down once, asked again"
+
+
+@pytest.mark.parametrize(
+    ("report", "status", "code"),
+    [
+        pytest.param(outcome(succeeded=True), Status.SUCCEEDED, None, id="a success still counts"),
+        pytest.param(
+            outcome(error={"message": "stopped by signal SIGTERM", "code": "WORKER_STOPPED_EXTERNALLY"}),
+            Status.FAILED,
+            "ATTEMPT_TIMEOUT",
+            id="a worker that only felt the signal does not know",
+        ),
+        pytest.param(outcome(), Status.FAILED, "ATTEMPT_TIMEOUT", id="nor does one that broke while it was stopped"),
+    ],
+)
+async def test_a_worker_that_was_told_to_stop_and_reports(
+    world: World, report: Outcome, status: Status, code: str | None
+) -> None:
+    world.policy = Policy(attempt_timeout_ms=600_000)
+    await world.put(running())
+    await world.look(600_000)
+    answer = await world.commands().complete(report)
+    assert answer.reply is Reply.RECORDED
+    latest = await world.latest()
+    assert (latest.status, latest.error_code) == (status, code)
+    if code:
+        assert str(latest.error_message).startswith("the attempt ran too long and was told to stop; its worker said: ")
+
+
+async def test_a_worker_that_was_told_to_stop_before_it_began_must_not_begin(world: World) -> None:
+    """Otherwise it would work beside the one that is launched in its place."""
+    await world.put(running())
+    world.launcher.see(WORKER, WorkerState.STARTING)
+    await world.look(POLICY.start_timeout_ms)
+    claim = await world.commands().claim("task-1", attempt=1, launch_try=1, claim_id="late")
+    assert claim.reply is Reply.REFUSED
+    world.launcher.see(WORKER, WorkerState.STOPPED, never_started=True, code=OWN_STOP)
+    latest = await world.look(1)
+    assert (latest.status, latest.stop, latest.verdict.code if latest.verdict else None) == (
+        Status.PENDING,
+        None,
+        "START_TIMEOUT",
+    )
+
+
+async def test_a_worker_whose_attempt_is_cancelled_is_not_stopped_for_its_deadline_as_well(world: World) -> None:
+    world.policy = Policy(attempt_timeout_ms=600_000)
+    await world.put(cancelling(running()))
+    latest = await world.look(600_000)
+    assert (latest.stop, [call for call in world.launcher.calls if call[0] == "stop"]) == (None, [])
+
+
+# Taken away by the platform
+
+
+async def test_a_worker_that_was_taken_away_is_launched_again_within_the_attempt(world: World) -> None:
+    await world.put(running())
+    world.launcher.see(WORKER, WorkerState.STOPPED, "SpotInterruption", code="WORKER_PREEMPTED")
+    assert (await world.look()).status is Status.RUNNING, "its callback may be on the way"
+    latest = await world.look(GRACE_MS)
+    assert (latest.number, latest.status, latest.launch, latest.run) == (1, Status.PENDING, None, 1)
+    assert (latest.launch_tries, latest.suspicion, latest.error_code) == (1, None, None)
+    assert latest.verdict is not None
+    assert (latest.verdict.kind, latest.verdict.code, latest.verdict.launch_try) == ("preempted", "WORKER_PREEMPTED", 1)
+    assert world.woken == ["task-1"]
+
+
+async def test_a_worker_that_was_taken_away_in_the_last_try_fails_with_its_code(world: World) -> None:
+    world.policy = Policy(max_launch_tries=1)
+    await world.put(running())
+    world.launcher.see(WORKER, WorkerState.STOPPED, "SpotInterruption", code="WORKER_PREEMPTED")
+    await world.look()
+    latest = await world.look(GRACE_MS)
+    assert (latest.status, latest.error_code) == (Status.FAILED, "WORKER_PREEMPTED")
+
+
+async def test_a_worker_without_an_image_is_not_launched_again(world: World) -> None:
+    await world.put(running())
+    world.launcher.see(WORKER, WorkerState.STOPPED, "CannotPull", never_started=True, code="IMAGE_ERROR")
+    latest = await world.look()
+    assert (latest.status, latest.error_code, latest.launch_tries) == (Status.FAILED, "IMAGE_ERROR", 1)
+
+
+@pytest.mark.parametrize(
+    ("found", "status", "code"),
+    [
+        pytest.param("WORKER_PREEMPTED", Status.PENDING, None, id="the platform took it: launched again"),
+        pytest.param("WORKER_FAILED", Status.FAILED, "WORKER_STOPPED_EXTERNALLY", id="its exit code says less"),
+        pytest.param(None, Status.FAILED, "WORKER_STOPPED_EXTERNALLY", id="nobody says"),
+    ],
+)
+async def test_a_worker_that_felt_a_signal_is_looked_at_before_its_word_counts(
+    world: World, found: str | None, status: Status, code: str | None
+) -> None:
+    """A platform that takes a worker away sends it the same signal as anybody else, and that spends no retry."""
+    await world.put(running())
+    report = outcome(error={"message": "stopped by signal SIGTERM", "code": "WORKER_STOPPED_EXTERNALLY"})
+    for _ in range(2):
+        answer = await world.commands().complete(report)
+        assert (answer.reply, answer.status) == (Reply.RECORDED, Status.RUNNING)
+    assert (await world.look()).is_stopping
+    world.launcher.see(WORKER, WorkerState.STOPPED, "exit code 143", code=found)
+    latest = await world.look(1)
+    assert (latest.status, latest.error_code, latest.is_stopping) == (status, code, False)
+    assert [item.detail for item in latest.evidence] == ["stopped by signal SIGTERM", "exit code 143"]
+    if code:
+        assert latest.error_message == "stopped by signal SIGTERM"
+        assert latest.result is not None
+        assert latest.result.received_at == NOW_MS
+
+
+async def test_a_worker_that_said_that_it_stops_and_does_not_is_believed_after_the_grace(world: World) -> None:
+    await world.put(stop_reported(running()))
+    assert (await world.look(GRACE_MS - 1)).status is Status.RUNNING
+    assert (await world.look(1)).error_code == "WORKER_STOPPED_EXTERNALLY"
+
+
+async def test_a_report_of_a_worker_that_nobody_here_can_look_at_counts_after_the_grace(world: World) -> None:
+    await world.put(stop_reported(running()).with_latest(launcher="ecs"))
+    assert (await world.look(GRACE_MS - 1)).status is Status.RUNNING
+    assert (await world.look(1)).error_code == "WORKER_STOPPED_EXTERNALLY"
 
 
 # Cancellation
@@ -408,6 +584,123 @@ async def test_a_record_that_is_gone_or_unreadable_stops_nobody(world: World) ->
     await world.look()
     assert (await world.look(GRACE_MS)).error_code == "WORKER_LOST"
     assert world.store.records["broken"] == {"1": b"{"}
+
+
+# Nobody is starved
+
+
+async def test_a_launcher_that_hangs_keeps_no_other_waiting(world: World) -> None:
+    class Hanging(FakeLauncher):
+        async def observe(self, worker_ids: Sequence[str]) -> list[Observation]:
+            self.calls.append(("observe", *worker_ids))
+            await hangs.wait()
+            return await super().observe(worker_ids)
+
+    hangs, hanging = asyncio.Event(), Hanging()
+    sweep = world.sweep(patience_seconds=0.01, ecs=hanging)
+    await world.put(running())
+    await world.put(running("task-2").with_latest(launcher="ecs"))
+    world.launcher.end(WORKER)
+    await sweep.pass_once()
+    world.store.now += GRACE_MS
+    await sweep.pass_once()
+    assert (await world.latest()).error_code == "WORKER_LOST"
+    assert len(hanging.calls) == 1, "nothing more is sent to it meanwhile"
+    hanging.end("worker-of-task-2")
+    hangs.set()
+    # Its late answer still counts.
+    await until(lambda: b'"suspicion"' in world.store.records["task-2"]["1"])
+    await asyncio.sleep(0)
+    await sweep.pass_once()
+    await until(lambda: len(hanging.calls) > 2)
+
+
+async def test_a_launcher_that_never_answers_is_asked_again_after_its_time(world: World) -> None:
+    class Silent(FakeLauncher):
+        async def observe(self, worker_ids: Sequence[str]) -> list[Observation]:
+            self.calls.append(("observe", *worker_ids))
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    world.launcher = Silent()
+    sweep = world.sweep(answer_seconds=0.01)
+    await world.put(running())
+    for _ in range(3):
+        await sweep.pass_once()
+    assert len(world.looks) == 3
+
+
+async def test_the_end_of_the_sweep_leaves_no_look_behind(world: World) -> None:
+    class Silent(FakeLauncher):
+        async def observe(self, worker_ids: Sequence[str]) -> list[Observation]:
+            self.calls.append(("observe", *worker_ids))
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    for patience_seconds in (0.001, 60):
+        world.launcher = Silent()
+        sweep = world.sweep(patience_seconds=patience_seconds)
+        await world.put(running())
+        work = asyncio.create_task(sweep.run(0.001))
+        await until(lambda: bool(world.looks))
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        await until(lambda: len(asyncio.all_tasks()) == 1)
+
+
+async def test_a_launcher_that_answers_only_some_calls_leaves_no_worker_out_for_ever(world: World) -> None:
+    """PrefectHQ/prefect#18584: throttling must not mean that the same workers are never looked at."""
+
+    class Throttled(FakeLauncher):
+        async def observe(self, worker_ids: Sequence[str]) -> list[Observation]:
+            found = await super().observe(worker_ids)
+            if len(self.calls) % 3 != 1:
+                raise LaunchUnclear("DescribeTasks was throttled")
+            return found
+
+    world.launcher = Throttled()
+    sweep = world.sweep()
+    for number in range(300):
+        await world.put(running(f"task-{number}"))
+        world.launcher.end(f"worker-of-task-{number}")
+    for _ in range(3):
+        await sweep.pass_once()
+    suspected = [(await world.latest(f"task-{number}")).suspicion is not None for number in range(300)]
+    assert suspected == [True] * 300
+
+
+async def test_a_record_that_cannot_be_judged_keeps_no_other_from_its_verdict(world: World) -> None:
+    class Broken(Interrupted):
+        async def happens(self) -> None:
+            world.store.records["task-1"] = {"1": b"{"}
+
+    for task_id in ("task-1", "task-2"):
+        await world.put(running(task_id))
+    world.launcher = Broken()
+    world.launcher.end(WORKER)
+    world.launcher.end("worker-of-task-2")
+    await world.sweep().pass_once()
+    assert (await world.latest("task-2")).suspicion is not None
+
+
+async def test_two_sweeps_at_once_speak_one_verdict(world: World) -> None:
+    """apache/airflow#51969: the same zombie was found and purged several times."""
+    await world.put(running())
+    world.launcher.end(WORKER)
+    await world.look()
+    world.store.now += GRACE_MS
+    before = await world.version()
+    await asyncio.gather(*(world.sweep().pass_once() for _ in range(5)))
+    assert await world.version() == before + 1
+    latest = await world.look(GRACE_MS)
+    assert (latest.status, len(latest.evidence), await world.version()) == (Status.FAILED, 2, before + 1)
+
+
+async def test_only_the_tasks_asked_for_are_looked_at(world: World) -> None:
+    for task_id in ("task-1", "task-2"):
+        await world.put(running(task_id))
+    await world.sweep().look_at(["task-2", "gone"])
+    assert world.looks == [("worker-of-task-2",)]
 
 
 # For ever

@@ -36,6 +36,12 @@ def reported(execution: Execution, *, succeeded: bool = False, now_ms: int = NOW
     return following
 
 
+def stop_reported(execution: Execution, *, now_ms: int = NOW_MS) -> Execution:
+    """The live latest attempt, whose worker said that it was told to stop."""
+    error = {"message": "stopped by signal SIGTERM", "code": "WORKER_STOPPED_EXTERNALLY"}
+    return reported(execution, now_ms=now_ms, error=error)
+
+
 def claimed_again(execution: Execution, *, now_ms: int = NOW_MS, **fields: Any) -> Execution:
     """The attempt after a failed one, claimed."""
     task = a_task(execution.task_id, **fields)

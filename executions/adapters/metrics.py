@@ -1,0 +1,109 @@
+"""What is counted, and the page that Prometheus reads. All collectors are here, each with a bounded set of labels.
+
+Counts follow from what a commit changed, and the store tells of each commit that it has written: so a verdict counts
+once, whoever commits it, and neither a repeat nor a decision that lost its race does. They begin at zero with each
+process; a commit whose answer was lost is not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+from prometheus_client import Counter, Histogram, start_http_server
+
+from executions.errors import InvalidSettings
+from executions.names import OUR_ERROR_CODES
+from executions.record import Attempt, Execution
+
+LOST_WORKERS = Counter(
+    "alakai_lost_workers",
+    "Workers that were judged to be lost, to have never started or to have been taken away",
+    ("grade", "code", "launcher"),
+)
+FALSE_LOSSES = Counter(
+    "alakai_false_losses", "Attempts that ended by a verdict on their worker, which reported after all", ("grade",)
+)
+LOSS_DETECTION = Histogram(
+    "alakai_loss_detection_seconds",
+    "From when a worker stopped, or was last seen alive, to the verdict on it",
+    buckets=(1, 5, 15, 30, 60, 90, 120, 180, 300, 600, 1800, 3600),
+)
+LAUNCH_TRIES = Counter(
+    "alakai_launch_tries",
+    "Launches by what became of them; one that was launched may be counted again as never_started or preempted",
+    ("launcher", "outcome"),
+)
+_KINDS = ("never_started", "preempted")
+_log = structlog.get_logger(__name__)
+
+
+def count_commit(before: Execution | None, after: Execution) -> None:
+    """Count what a commit changed: ``before`` is what was read, ``after`` what was written."""
+    past = {item.number: item for item in before.attempts} if before is not None else {}
+    for attempt in after.attempts:
+        old = past.get(attempt.number)
+        if old is not None and old is not attempt:
+            _count_launch(old, attempt)
+            _count_verdict(old, attempt)
+
+
+def _count_launch(old: Attempt, attempt: Attempt) -> None:
+    if old.launch is None or old.worker_id is not None:
+        return
+    has_failed = attempt.launch is None or (attempt.status.is_finished and attempt.result is None)
+    if attempt.worker_id is not None:
+        LAUNCH_TRIES.labels(_launcher(attempt), "launched").inc()
+    elif has_failed:
+        LAUNCH_TRIES.labels(_launcher(attempt), "refused").inc()
+
+
+def _count_verdict(old: Attempt, attempt: Attempt) -> None:
+    verdict = attempt.verdict
+    if verdict is None:
+        return
+    if verdict != old.verdict:
+        code = verdict.code if verdict.code in OUR_ERROR_CODES else "OTHER"
+        LOST_WORKERS.labels(verdict.grade, code, _launcher(attempt)).inc()
+        LOSS_DETECTION.observe(verdict.detected_after_ms / 1000)
+        if verdict.kind in _KINDS:
+            LAUNCH_TRIES.labels(_launcher(attempt), verdict.kind).inc()
+    if attempt.late_results and not old.late_results:
+        FALSE_LOSSES.labels(verdict.grade).inc()
+
+
+def _launcher(attempt: Attempt) -> str:
+    return attempt.launcher or "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsServer:
+    """``GET /metrics`` on a thread of its own."""
+
+    port: int
+    stop: Callable[[], None]
+
+
+def serve_metrics(port: int | None, *, default_port: int, host: str) -> MetricsServer:
+    """Serve until ``stop``; port 0 is one that the system chooses. Raises InvalidSettings when the port is taken.
+
+    Where nobody chose a port and the default one is taken, any other will do: metrics are no reason not to start.
+    """
+    try:
+        server, thread = start_http_server(default_port if port is None else port, addr=host)
+    except OSError as error:
+        if port is not None:
+            raise InvalidSettings(
+                f"METRICS_PORT is {port}, where nothing can listen ({error.strerror}); set it to a free port, or to 0 "
+                "for one that the system chooses"
+            ) from error
+        _log.warning("The default port for metrics is taken; set METRICS_PORT", port=default_port)
+        server, thread = start_http_server(0, addr=host)
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return MetricsServer(int(server.server_port), stop)
