@@ -23,6 +23,8 @@ from executions.record import (
     Attempt,
     Evidence,
     Execution,
+    Grade,
+    Judgement,
     LateResult,
     Launch,
     Result,
@@ -116,9 +118,15 @@ def _attempt(
         incarnation=known["incarnation"],
         launch_tries=shown.get("launchTry") or 0,
         evidence=[
-            Evidence(source=item["source"], observed_at=ms_from_iso(item["observedAt"]), detail=item["detail"])
+            Evidence(
+                source=item["source"],
+                observed_at=ms_from_iso(item["observedAt"]),
+                detail=item["detail"],
+                code=item.get("code"),
+            )
             for item in shown.get("evidence") or []
         ],
+        verdict=_verdict(shown.get("verdict")),
         result=Result(pull_request_url=url, received_at=finished_at) if has_reported or url else None,
         late_results=[
             LateResult(
@@ -166,6 +174,22 @@ def _snapshot(body: Mapping[str, Any], observed: Observed) -> dict[str, Any] | N
         return task_from_resource(body).snapshot()
     except InvalidTask:
         return None
+
+
+def _verdict(shown: Mapping[str, Any] | None) -> Judgement | None:
+    if not shown:
+        return None
+    return Judgement(
+        kind=shown["kind"],
+        grade=Grade(shown["grade"]),
+        code=shown["code"],
+        message=shown["message"],
+        refuted_by=shown["refutedBy"],
+        spoken_at=ms_from_iso(shown["spokenAt"]),
+        detected_after_ms=shown["detectedAfterMs"],
+        last_seen_alive_at=_ms(shown.get("lastSeenAliveAt")),
+        launch_try=shown.get("launchTry"),
+    )
 
 
 def _schedule(shown: Mapping[str, Any] | None) -> Schedule | None:

@@ -12,7 +12,7 @@ from executions.link import Wishes
 from executions.names import launch_token
 from executions.plan import REPLAY_LIMIT_MS, FindWorker, IntendLaunch, LaunchWorker, plan
 from executions.rebuild import ResourceUnreadable, execution_from_resource
-from executions.record import Evidence, Execution, LateResult, Status
+from executions.record import Evidence, Execution, Grade, Judgement, LateResult, Status
 from executions.resource import manifest_from_execution, observed_from_body, status_from_execution
 from tests.support.builders import NOW_MS, POLICY, intended, pending, running, task_document
 from tests.unit.domain.states import (
@@ -31,12 +31,23 @@ LATER_MS = NOW_MS + 5_000
 
 
 def lost() -> Execution:
-    gone = [Evidence(source="ecs:DescribeTasks", observed_at=NOW_MS, detail="STOPPED")]
+    gone = [Evidence(source="ecs:DescribeTasks", observed_at=NOW_MS, detail="STOPPED", code="WORKER_LOST")]
     execution = ended(
         running(), 1, Status.FAILED, now_ms=NOW_MS, code="WORKER_LOST", message="it is gone", evidence=gone
     )
     late = LateResult(succeeded=True, received_at=NOW_MS + 1, message=None)
-    return execution.with_latest(late_results=[late])
+    verdict = Judgement(
+        kind="lost",
+        grade=Grade.PROBABLE,
+        code="WORKER_LOST",
+        message="it is gone",
+        refuted_by="a callback",
+        spoken_at=NOW_MS,
+        detected_after_ms=900,
+        last_seen_alive_at=NOW_MS - 900,
+        launch_try=1,
+    )
+    return execution.with_latest(late_results=[late], verdict=verdict)
 
 
 def relaunched() -> Execution:
@@ -119,6 +130,7 @@ def test_the_rebuilt_execution_shows_what_was_shown(case: str, is_users: bool) -
         "startTime",
         "workerId",
         "evidence",
+        "verdict",
     )
     finished = [item for item in body["status"]["attempts"] if item["phase"] not in ("Pending", "Running")]
     assert [{name: item.get(name) for name in unchanging} for item in again["attempts"][: len(finished)]] == [
