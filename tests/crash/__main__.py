@@ -1,6 +1,6 @@
 """``python -m tests.crash``: every failpoint, occurrence and action, each in an installation of its own; then a table.
 
-Environment: ONLY (part of a failpoint's text), OCCURRENCES (1,2), PAUSE_SECONDS (30), JOBS (2),
+Environment: ONLY (part of a failpoint's text), LAUNCHERS (local,ecs), OCCURRENCES (1,2), PAUSE_SECONDS (30), JOBS (2),
 EACH (2 tasks of each kind).
 Exit status 1 when an invariant was violated or a failpoint was never reached.
 """
@@ -66,31 +66,35 @@ def servers(folder: Path) -> Iterator[tuple[RedisServer, AwsServer, ControlPlane
 def main() -> int:
     """Exit status 0 when every run was good."""
     environ = os.environ
+    launchers = environ.get("LAUNCHERS", "local,ecs").split(",")
     points = matrix(environ.get("ONLY", ""), [int(text) for text in environ.get("OCCURRENCES", "1,2").split(",")])
     pause_seconds, each = float(environ.get("PAUSE_SECONDS", "30")), int(environ.get("EACH", "2"))
-    console, results = Console(), dict[str, str | None]()
+    console, results = Console(), dict[tuple[str, Failpoint], str | None]()
     if not points:
         console.print(f"No failpoint has ONLY={environ.get('ONLY')!r} in its text.")
         return 2
     with tempfile.TemporaryDirectory(prefix="alakai-crash-") as name, servers(Path(name)) as (redis, aws, plane):
 
-        def run(point: Failpoint) -> Result:
+        def run(launcher: str, point: Failpoint) -> Result:
             folder = Path(tempfile.mkdtemp(dir=name))
             with Installation(redis, aws, plane, folder) as installation:
-                return Run(installation, point, pause_seconds, each)()
+                return Run(installation, point, pause_seconds, launcher, each)()
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         jobs = int(environ.get("JOBS", "2"))
         with Progress(*columns, console=console) as progress, ThreadPoolExecutor(jobs) as pool:
-            bar = progress.add_task("crash matrix", total=len(points))
-            pending: dict[Future[Result], Failpoint] = {pool.submit(run, point): point for point in points}
+            rows = [(launcher, point) for launcher in launchers for point in points]
+            bar = progress.add_task("crash matrix", total=len(rows))
+            pending: dict[Future[Result], tuple[str, Failpoint]] = {pool.submit(run, *row): row for row in rows}
             for future in as_completed(pending):
-                problem = results[str(pending[future])] = _problem(future)
+                launcher, point = pending[future]
+                problem = results[launcher, point] = _problem(future)
                 progress.advance(bar)
                 if problem is not None:
-                    progress.console.print(f"{pending[future]}: {problem}", markup=False)
-    console.print(_table(points, results))
-    bad = [text for text, problem in results.items() if problem is not None]
+                    progress.console.print(f"{launcher} {point}: {problem}", markup=False)
+    for launcher in launchers:
+        console.print(_table(launcher, {point: results[launcher, point] for point in points}))
+    bad = [row for row, problem in results.items() if problem is not None]
     console.print(f"{len(results) - len(bad)} passed, {len(bad)} failed")
     return 1 if bad else 0
 
@@ -105,14 +109,14 @@ def _problem(future: Future[Result]) -> str | None:
     return "; ".join(result.violations) or None
 
 
-def _table(points: list[Failpoint], results: dict[str, str | None]) -> Table:
-    table = Table(title="crash matrix")
+def _table(launcher: str, results: dict[Failpoint, str | None]) -> Table:
+    table = Table(title=f"crash matrix, {launcher} launcher")
     table.add_column("step")
-    columns = list(dict.fromkeys(_column(point) for point in points))
+    columns = list(dict.fromkeys(_column(point) for point in results))
     for column in columns:
         table.add_column(column, justify="center")
-    for step in dict.fromkeys(point.step for point in points):
-        cells = {_column(point): results[str(point)] for point in points if point.step == step}
+    for step in dict.fromkeys(point.step for point in results):
+        cells = {_column(point): problem for point, problem in results.items() if point.step == step}
         shown = ["" if name not in cells else "ok" if cells[name] is None else "[red]FAILED[/]" for name in columns]
         table.add_row(step, *shown)
     return table

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 FINAL = ("succeeded", "failed", "cancelled")
@@ -32,6 +32,16 @@ class WorkerEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class Launch:
+    """One start of a worker, by the launcher's own log; seconds of one clock."""
+
+    task_id: str
+    attempt: int
+    from_seconds: float
+    until_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """Everything that was seen of one run, from outside."""
 
@@ -44,6 +54,8 @@ class Seen:
     sequences: Mapping[str, int] = field(default_factory=dict)
     """The sequence of each record's state."""
     workers: Sequence[WorkerEnd] = ()
+    launches: Sequence[Launch] = ()
+    """Where the launcher keeps a log of its own."""
     alive: Sequence[str] = ()
     """Launch tokens or ids of the workers that are still there."""
     max_retries: int = 1
@@ -74,6 +86,18 @@ def one_worker_works_per_attempt(seen: Seen) -> list[str]:
         for (task_id, number), count in worked.items()
         if count > 1
     ]
+
+
+def one_launch_lives_per_attempt(seen: Seen) -> list[str]:
+    """I2, whether the worker works or not"""
+    found = []
+    for one, other in combinations(seen.launches, 2):
+        if (one.task_id, one.attempt) != (other.task_id, other.attempt):
+            continue
+        first, second = sorted((one, other), key=lambda item: item.from_seconds)
+        if first.until_seconds is None or first.until_seconds > second.from_seconds:
+            found.append(f"I2 attempt {one.attempt} of {one.task_id} had two workers at once")
+    return found
 
 
 def attempts_are_gapless_and_within_budget(seen: Seen) -> list[str]:
@@ -188,6 +212,7 @@ def probes_are_well(seen: Seen) -> list[str]:
 CHECKS: tuple[Callable[[Seen], list[str]], ...] = (
     accepted_tasks_are_recorded,
     one_worker_works_per_attempt,
+    one_launch_lives_per_attempt,
     attempts_are_gapless_and_within_budget,
     what_is_final_never_changes,
     outcomes_are_those_of_their_workers,

@@ -10,15 +10,18 @@ import json
 import signal
 import time
 from collections import defaultdict
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from tests.crash.ecs import EcsServer
 from tests.crash.failpoints import MARK_VARIABLE, VARIABLE, Action, Failpoint
-from tests.crash.invariants import FINAL, Record, Seen, WorkerEnd, violations
+from tests.crash.invariants import FINAL, Launch, Record, Seen, WorkerEnd, violations
 from tests.e2e.installation import Installation, Running, events, message
+from tests.support.ecs_world import make_cluster
 
 PROGRAM = "tests.crash.process"
 REST_SECONDS = 90.0
@@ -49,6 +52,8 @@ class Run:
     installation: Installation
     failpoint: Failpoint
     pause_seconds: float
+    launcher: str = "local"
+    """``local``, or ``ecs``: the shim before moto, with real workers in its tasks."""
     each: int = 2
     """How many tasks of each kind."""
     settings: dict[str, str] = field(default_factory=lambda: {"RETRY_REDELIVER_SECONDS": "3"})
@@ -58,6 +63,7 @@ class Run:
     victim: Running | None = None
     wake_at: float | None = None
     is_handled: bool = False
+    ecs: EcsServer | None = None
 
     @property
     def mark(self) -> Path:
@@ -70,6 +76,23 @@ class Run:
         return [task_id for kind in KINDS for task_id in self.tasks(kind)]
 
     def __call__(self) -> Result:
+        with ExitStack() as stack:
+            if self.launcher == "ecs":
+                self.ecs = stack.enter_context(EcsServer(self.installation.env["AWS_ENDPOINT_URL"], self._logs))
+                path = self.installation.folder / "launcher.yaml"
+                path.write_text(json.dumps(make_cluster(self.installation.env["AWS_ENDPOINT_URL"])))
+                self.settings |= {
+                    "LAUNCHER": "ecs",
+                    "ECS_LAUNCHER_FILE": str(path),
+                    "AWS_ENDPOINT_URL_ECS": self.ecs.url,
+                }
+            return self._run()
+
+    @property
+    def _logs(self) -> Path:
+        return self.installation.worker_logs
+
+    def _run(self) -> Result:
         began = time.monotonic()
         self._start()
         self._send()
@@ -184,8 +207,25 @@ class Run:
             and not installation.queued()
             and not any(self._waiting().values())
             and not installation.differences(without=deleted)
-            and not installation.workers()
+            and not self._alive()
         )
+
+    def _alive(self) -> list[str]:
+        """The workers that are there, of either launcher."""
+        found = [str(worker.pid) for worker in self.installation.workers()]
+        containers = self.ecs.containers() if self.ecs else []
+        return found + [item.started.arn for item in containers if item.until_seconds is None]
+
+    def _launches(self) -> list[Launch]:
+        return [
+            Launch(
+                item.environment["ALAKAI_TASK_ID"],
+                int(item.environment["ALAKAI_ATTEMPT"]),
+                item.from_seconds,
+                item.until_seconds,
+            )
+            for item in (self.ecs.containers() if self.ecs else ())
+        ]
 
     def _waiting(self) -> dict[str, int]:
         prefix = self.installation.prefix
@@ -205,7 +245,8 @@ class Run:
             resources=resources,
             sequences={task_id: self._sequence(task_id) for task_id in installation.records()},
             workers=self._worker_ends(),
-            alive=[str(worker.pid) for worker in installation.workers()],
+            launches=self._launches(),
+            alive=self._alive(),
             queued=installation.queued(),
             waiting=self._waiting(),
             deleted=self.tasks("deleted"),
@@ -220,7 +261,7 @@ class Run:
 
     def _worker_ends(self) -> list[WorkerEnd]:
         ends = []
-        for path in sorted(self.installation.worker_logs.glob("*.log")):
+        for path in sorted(self._logs.glob("*.log")):
             task_id, attempt, launch_try = path.stem.rsplit(".", 2)
             ends += [
                 WorkerEnd(task_id, int(attempt), int(launch_try), event["final_status"])

@@ -14,16 +14,20 @@ PAUSE_SECONDS = 5.0
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    "failpoint",
+    ("launcher", "failpoint"),
     [
-        "after_claim:kill@1",
-        "after_launch:kill@2",
-        "before_launch:pause@1",
-        "after_record_worker:lose_reply@1",
-        "after_retry_mark:kill@1",
+        ("local", "after_claim:kill@1"),
+        ("local", "after_launch:kill@2"),
+        ("local", "before_launch:pause@1"),
+        ("local", "after_record_worker:lose_reply@1"),
+        ("ecs", "after_launch:kill@1"),
+        ("ecs", "after_launch:lose_reply@2"),
+        ("local", "after_retry_mark:kill@1"),
     ],
 )
-def test_after_a_crash_everything_that_must_hold_holds(installation: Installation, failpoint: str) -> None:
-    result = Run(installation, Failpoint.from_text(failpoint), PAUSE_SECONDS, each=1)()
+def test_after_a_crash_everything_that_must_hold_holds(
+    installation: Installation, launcher: str, failpoint: str
+) -> None:
+    result = Run(installation, Failpoint.from_text(failpoint), PAUSE_SECONDS, launcher, each=1)()
     assert result.is_reached
     assert result.violations == []

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.crash.invariants import CHECKS, Seen, WorkerEnd, violations
+from tests.crash.invariants import CHECKS, Launch, Seen, WorkerEnd, violations
 
 
 def attempt(number: int, status: str, **fields: Any) -> dict[str, Any]:
@@ -32,6 +32,7 @@ GOOD = Seen(
         WorkerEnd("retried", 1, 1, "failed"),
         WorkerEnd("retried", 2, 1, "completed"),
     ],
+    launches=[Launch("fine", 1, 1.0, 2.0), Launch("fine", 1, 2.5, 3.0), Launch("retried", 1, 1.0, 9.0)],
     secrets=["hunter2"],
     told="nothing of interest",
     probes={"api": 200},
@@ -45,6 +46,7 @@ def test_a_good_run_has_no_violation() -> None:
 BROKEN = {
     "I1": replace(GOOD, accepted=[*GOOD.accepted, "forgotten"]),
     "I2": replace(GOOD, workers=[*GOOD.workers, WorkerEnd("fine", 1, 2, "failed")]),
+    "I2 at once": replace(GOOD, launches=[Launch("fine", 1, 1.0, 5.0), Launch("fine", 1, 4.0, None)]),
     "I3 with a gap": replace(GOOD, records={"fine": {1: attempt(1, "failed"), 3: attempt(3, "succeeded")}}),
     "I3 over budget": replace(GOOD, max_retries=0),
     "I4": replace(GOOD, history={"retried": [{1: attempt(1, "succeeded")}, RETRIED]}),
