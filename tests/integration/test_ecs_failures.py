@@ -51,8 +51,8 @@ async def world(
 
 
 @pytest.mark.parametrize("unlisted", [0, 1])
-async def test_failures_that_did_start_a_task_start_no_ghost(world: EcsWorld, unlisted: int) -> None:
-    """apache/airflow#16150: a retry on ``failures[]`` left two tasks running."""
+async def test_airflow_16150_failures_are_verified_before_another_launch(world: EcsWorld, unlisted: int) -> None:
+    """A retry on ``failures[]`` left two tasks running, one of them a ghost."""
     intent = an_intent(world)
     world.shim.fail("ListTasks", Fault.NOT_LISTED, unlisted)
     world.shim.fail("RunTask", Fault.FAILURES_AFTER)
@@ -63,8 +63,10 @@ async def test_failures_that_did_start_a_task_start_no_ghost(world: EcsWorld, un
 
 
 @pytest.mark.parametrize("reason", ["RESOURCE:MEMORY", "RESOURCE:CPU", "Capacity is unavailable at this time", "AGENT"])
-async def test_failures_without_a_task_are_a_lack_of_capacity(world: EcsWorld, reason: str) -> None:
-    """PrefectHQ/prefect#20765."""
+async def test_prefect_20765_failures_without_a_task_are_a_lack_of_capacity_and_not_the_tasks_end(
+    world: EcsWorld, reason: str
+) -> None:
+    """Managed instances answer RESOURCE:MEMORY while they scale."""
     world.shim.failure_reason = reason
     world.shim.fail("RunTask", Fault.FAILURES)
     with pytest.raises(LaunchRefused, match=reason) as refused:
@@ -79,7 +81,6 @@ async def test_failures_without_a_task_are_a_lack_of_capacity(world: EcsWorld, r
 @pytest.mark.parametrize(
     ("code", "message", "expected", "permanent"),
     [
-        # aws/aws-sdk-ruby#3047: a quota shows as ClientException.
         ("ClientException", "You have reached the limit on the number of tasks in PROVISIONING", "CAPACITY", False),
         ("ClientException", "Task definition placement: provisioning quota exceeded", "CAPACITY", False),
         ("ClientException", "something new", "CAPACITY", False),
@@ -104,6 +105,14 @@ async def test_what_each_refusal_means(
     assert message in str(refused.value)
     assert (refused.value.code, refused.value.permanent) == (f"LAUNCH_{expected}", permanent)
     assert world.shim.launches == []
+
+
+async def test_aws_sdk_ruby_3047_a_quota_that_shows_as_an_exception_is_a_lack_of_capacity(world: EcsWorld) -> None:
+    """ClientException is also what wrong requests get; taken as one, a full quota ended tasks for good."""
+    world.shim.fail("RunTask", Refusal("ClientException", "You've reached the limit on the number of tasks"))
+    with pytest.raises(LaunchRefused) as refused:
+        await world.launcher.launch(an_intent(world))
+    assert (refused.value.code, refused.value.permanent) == ("LAUNCH_CAPACITY", False)
 
 
 async def test_a_refused_repeat_adopts_what_the_first_sending_started(world: EcsWorld) -> None:
@@ -149,8 +158,8 @@ async def test_a_request_that_boto3_itself_refuses_is_rejected(world: EcsWorld) 
 # Looks
 
 
-async def test_a_task_that_ecs_does_not_know_yet_is_missing_and_then_seen(world: EcsWorld) -> None:
-    """boto/boto3#842: MISSING right after RunTask."""
+async def test_boto3_842_a_task_that_ecs_does_not_know_yet_is_missing_and_then_seen(world: EcsWorld) -> None:
+    """MISSING right after RunTask killed waiters."""
     world.shim.missing_looks = 2
     worker_id = (await world.launcher.launch(an_intent(world))).worker_id
     looks = [await state_of(world.launcher, worker_id) for _ in range(3)]
@@ -228,8 +237,8 @@ async def test_ids_of_another_region_are_left_out_and_malformed_ones_spoil_no_ba
 # Throttling
 
 
-async def test_throttled_launches_do_not_starve_the_looks(world: EcsWorld) -> None:
-    """PrefectHQ/prefect#18584: throttling of one call held up every other for hours."""
+async def test_prefect_18584_throttled_launches_do_not_starve_the_looks(world: EcsWorld) -> None:
+    """Throttling of one call held up every other for hours."""
     worker_id = (await world.launcher.launch(an_intent(world))).worker_id
     intents = [an_intent(world, f"task-{number}") for number in range(40)]
     world.shim.fail("RunTask", Fault.THROTTLE, 1000)
@@ -246,6 +255,19 @@ async def test_throttled_launches_do_not_starve_the_looks(world: EcsWorld) -> No
     restarted = world.reopened()
     assert (await restarted.launch(intents[0])).worker_id == world.shim.launches[-1].arn
     await restarted.close()
+
+
+async def test_prefect_18584_throttled_looks_starve_neither_launches_nor_stops(world: EcsWorld) -> None:
+    """As hints and passes make them: the looks wait, and nothing waits for them."""
+    worker_id = (await world.launcher.launch(an_intent(world))).worker_id
+    world.shim.fail("DescribeTasks", Fault.THROTTLE, 1000)
+    looking = [asyncio.create_task(world.launcher.observe([worker_id])) for _ in range(100)]
+    await asyncio.sleep(0)
+    for number in range(5):
+        other = (await world.launcher.launch(an_intent(world, f"task-{number}"))).worker_id
+        assert await world.launcher.stop(other, "enough") is True
+    results = await asyncio.gather(*looking, return_exceptions=True)
+    assert {type(result) for result in results} == {LaunchUnclear}
 
 
 async def test_after_a_throttled_launch_the_next_ones_wait_and_in_the_end_are_not_sent(world: EcsWorld) -> None:

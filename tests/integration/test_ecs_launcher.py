@@ -107,7 +107,7 @@ async def test_the_longest_variables_still_have_room_for_a_callback_token(world:
         world.launcher.prepare(replace(order, trace_id="i" * (spare + 1)))
 
 
-async def test_a_payload_of_any_size_goes_by_reference(world: EcsWorld) -> None:
+async def test_metaflow_1326_a_payload_of_any_size_goes_by_reference(world: EcsWorld) -> None:
     """Overrides stop at 8,192 characters."""
     order = an_order({**world.task(), "payload": {"prompt": "x" * 500_000}})
     intent = LaunchIntent(order, world.launcher.prepare(order))
@@ -214,9 +214,10 @@ async def test_new_settings_do_not_change_a_launch_that_was_written_down(world: 
 # Old launches
 
 
-async def test_a_launch_older_than_its_token_is_found_instead_of_sent(world: EcsWorld) -> None:
-    """apache/airflow#72421: a task that had finished was launched again. Tags are filtered here, as ECS cannot
-    filter stopped tasks by them (psd401/aistudio#1420)."""
+async def test_aistudio_1420_stopped_tasks_are_found_by_their_tag_although_ecs_cannot_filter_by_it(
+    world: EcsWorld,
+) -> None:
+    """ListTasks refuses ``startedBy`` beside ``desiredStatus``, which left every lost answer ambiguous."""
     intent, other, restarted = an_intent(world), an_intent(world, "task-2"), world.reopened()
     worker_id = (await world.launcher.launch(intent)).worker_id
     world.shim.seed((await world.launcher.launch(other)).worker_id, 150)

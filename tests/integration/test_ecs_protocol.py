@@ -3,32 +3,25 @@ task per attempt at most, and one that is known or being stopped."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from controller.reconciler import Reconciler
 from devstack.aws import AwsServer
 from executions.adapters.ecs_client import EcsClient
 from executions.adapters.ecs_launcher import EcsLauncher
-from executions.answer import Answer, Reply
-from executions.errors import AlakaiError, LaunchUnclear
+from executions.errors import LaunchUnclear
 from executions.lifecycle import ended, launch_failed
-from executions.operations.commands import Commands
-from executions.operations.transact import alter
 from executions.plan import REPLAY_LIMIT_MS
 from executions.policy import Policy
-from executions.ports import Launched, LaunchIntent
 from executions.record import Execution, Rung, Status
 from tests.support.builders import POLICY, pending
+from tests.support.ecs_controller import Crash, EcsController
 from tests.support.ecs_shim import DAY_SECONDS, HOUR_SECONDS, EcsShim, Fault, Refusal
 from tests.support.ecs_world import ENVIRONMENT, FOREIGN_VARIABLES, REGION, SETTINGS, EcsWorld, make_cluster
 from tests.support.launcher_contract import an_intent
-from tests.support.memory_queue import MemoryQueue
-from tests.support.memory_store import MemoryStore
 from tests.unit.domain.states import cancelling, claimed_again
 
 
@@ -37,116 +30,22 @@ def cluster(aws: AwsServer) -> dict[str, Any]:
     return make_cluster(aws.url)
 
 
-class Crash(Exception):
-    """The controller ends here."""
-
-
-class CrashingLauncher(EcsLauncher):
-    """Ends the controller around its next launch, or lets something happen before the answer is handed over."""
-
-    dies_before = False
-    dies_after = False
-    meanwhile: Callable[[], Awaitable[object]] | None = None
-
-    async def launch(self, intent: LaunchIntent) -> Launched:
-        if self.dies_before:
-            raise Crash
-        answer = await super().launch(intent)
-        if self.dies_after:
-            raise Crash
-        happens, self.meanwhile = self.meanwhile, None
-        if happens is not None:
-            await happens()
-        return answer
-
-
-@dataclass
-class World:
-    """A store in memory, reconcilers on it one after the other, and ECS."""
-
-    ecs: EcsWorld
-    policy: Policy = POLICY
-    store: MemoryStore = field(default_factory=MemoryStore)
-    wakes: list[float] = field(default_factory=list)
-    opened: list[CrashingLauncher] = field(default_factory=list)
-
-    @property
-    def shim(self) -> EcsShim:
-        return self.ecs.shim
-
-    def controller(self) -> tuple[Reconciler, CrashingLauncher]:
-        """A controller after its start."""
-        launcher = CrashingLauncher(
-            self.ecs.ecs_settings,
-            EcsClient(region=REGION, endpoint_url=self.shim.url),
-            SETTINGS,
-            self.ecs.payloads,
-            look_again_seconds=0.01,
-        )
-        self.opened.append(launcher)
-        commands = Commands(self.store, MemoryQueue(), self.policy, "ecs")
-        reconciler = Reconciler(
-            store=self.store,
-            commands=commands,
-            launchers={"ecs": launcher},
-            policy=self.policy,
-            token_prefix="prefix",
-            wake_after=lambda _, seconds: self.wakes.append(seconds),
-            emit=lambda _: None,
-        )
-        return reconciler, launcher
-
-    async def put(self, execution: Execution) -> None:
-        await self.store.commit(await self.store.read("task-1"), execution, Answer(Reply.ACCEPTED, "task-1"))
-
-    async def found(self) -> Execution:
-        execution = (await self.store.read("task-1")).execution
-        assert execution is not None
-        return execution
-
-    async def alter(self, following: Callable[[Execution], Execution]) -> None:
-        await alter(self.store, "task-1", lambda found, _: following(found))
-
-    async def settle(self, reconciler: Reconciler | None = None) -> Execution:
-        """Reconcile until nothing is left to do. Time passes as it asks for."""
-        reconciler = reconciler or self.controller()[0]
-        for _ in range(50):
-            try:
-                await reconciler.reconcile("task-1")
-            except AlakaiError:
-                continue
-            if not self.wakes:
-                return await self.found()
-            self.pass_time(max(self.wakes))
-            self.wakes.clear()
-        raise AssertionError("it never settles")
-
-    def pass_time(self, seconds: float) -> None:
-        self.shim.advance(seconds)
-        self.store.now += round(seconds * 1000)
-
-    def alive(self) -> list[str]:
-        started = {item.token for item in self.shim.launches}
-        return [arn for token in started for arn in self.shim.alive(token)]
-
-
 @pytest.fixture
 async def world(
     aws: AwsServer, cluster: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[World]:
+) -> AsyncIterator[EcsController]:
     for name in FOREIGN_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     async with EcsShim(aws.url) as shim:
-        world = World(EcsWorld(shim, cluster, tmp_path))
+        world = EcsController(EcsWorld(shim, cluster, tmp_path))
         await world.put(pending().with_latest(launcher="ecs"))
         yield world
-        for launcher in (*world.opened, world.ecs.launcher):
-            await launcher.close()
+        await world.close()
 
 
-def the_worker_is_the_only_one(world: World, found: Execution, rung: Rung) -> None:
+def the_worker_is_the_only_one(world: EcsController, found: Execution, rung: Rung) -> None:
     (started,) = world.shim.launches
     assert world.alive() == [started.arn]
     assert (found.latest.status, found.latest.worker_id, found.latest.launch_tries) == (Status.RUNNING, started.arn, 1)
@@ -158,9 +57,10 @@ def the_worker_is_the_only_one(world: World, found: Execution, rung: Rung) -> No
 
 
 @pytest.mark.parametrize("when", ["dies_before", "dies_after"])
-async def test_a_controller_that_dies_around_the_sending_is_followed_by_one_that_sends_the_same(
-    world: World, when: str
+async def test_prefect_20485_a_controller_that_dies_around_the_sending_is_followed_by_one_that_sends_the_same(
+    world: EcsController, when: str
 ) -> None:
+    """A crash between writing down that the task is pending and RunTask left it pending for ever."""
     reconciler, launcher = world.controller()
     setattr(launcher, when, True)
     with pytest.raises(Crash):
@@ -169,13 +69,13 @@ async def test_a_controller_that_dies_around_the_sending_is_followed_by_one_that
 
 
 @pytest.mark.parametrize("fault", [Fault.LOSE_REQUEST, Fault.LOSE_REPLY, Fault.SERVER_ERROR_AFTER, Fault.THROTTLE])
-async def test_a_lost_or_throttled_answer_is_asked_for_again(world: World, fault: Fault) -> None:
+async def test_a_lost_or_throttled_answer_is_asked_for_again(world: EcsController, fault: Fault) -> None:
     world.shim.fail("RunTask", fault, 2)
     the_worker_is_the_only_one(world, await world.settle(), Rung.SENT)
     assert world.shim.calls["RunTask"] == 3
 
 
-async def test_a_refused_launch_that_started_is_adopted_and_says_how(world: World) -> None:
+async def test_a_refused_launch_that_started_is_adopted_and_says_how(world: EcsController) -> None:
     world.shim.fail("RunTask", Fault.FAILURES_AFTER)
     found = await world.settle()
     the_worker_is_the_only_one(world, found, Rung.VERIFIED)
@@ -184,7 +84,7 @@ async def test_a_refused_launch_that_started_is_adopted_and_says_how(world: Worl
     ]
 
 
-async def test_a_conflict_adopts_what_the_token_started_and_says_so(world: World) -> None:
+async def test_a_conflict_adopts_what_the_token_started_and_says_so(world: EcsController) -> None:
     """The request of a launch must not change; where it did all the same, no second worker starts."""
     world.shim.fail("RunTask", Fault.LOSE_REPLY)
     with pytest.raises(LaunchUnclear):
@@ -203,7 +103,7 @@ async def test_a_conflict_adopts_what_the_token_started_and_says_so(world: World
 # Refusals
 
 
-async def test_a_refused_launch_is_verified_and_then_tried_with_a_token_of_its_own(world: World) -> None:
+async def test_a_refused_launch_is_verified_and_then_tried_with_a_token_of_its_own(world: EcsController) -> None:
     """ECS answers the repeat of a token with its first answer, so the same one could be refused for 24 hours."""
     world.shim.fail("RunTask", Fault.FAILURES, 3)
     found = await world.settle()
@@ -218,7 +118,8 @@ async def test_a_refused_launch_is_verified_and_then_tried_with_a_token_of_its_o
     }
 
 
-async def test_refusals_are_bounded_and_spend_no_retry(world: World) -> None:
+async def test_sleeper_6099_refusals_are_bounded_and_spend_no_retry(world: EcsController) -> None:
+    """Launch failures were retried for ever, at somebody's cost."""
     world.policy = Policy(max_launch_tries=3, max_retries=1)
     world.shim.fail("RunTask", Fault.FAILURES, 100)
     began = world.store.now
@@ -229,7 +130,7 @@ async def test_refusals_are_bounded_and_spend_no_retry(world: World) -> None:
     assert world.policy.may_retry(latest.number)
 
 
-async def test_a_refusal_that_cannot_be_verified_is_followed_by_the_same_launch(world: World) -> None:
+async def test_a_refusal_that_cannot_be_verified_is_followed_by_the_same_launch(world: EcsController) -> None:
     world.shim.fail("RunTask", Fault.FAILURES_AFTER)
     world.shim.fail("ListTasks", Fault.THROTTLE)
     the_worker_is_the_only_one(world, await world.settle(), Rung.SENT)
@@ -239,22 +140,22 @@ async def test_a_refusal_that_cannot_be_verified_is_followed_by_the_same_launch(
 # Launches that grew old
 
 
-async def unanswered(world: World, fault: Fault = Fault.LOSE_REPLY) -> None:
+async def unanswered(world: EcsController, fault: Fault = Fault.LOSE_REPLY) -> None:
     world.shim.fail("RunTask", fault)
     with pytest.raises(LaunchUnclear):
         await world.controller()[0].reconcile("task-1")
     world.shim.calls.clear()
 
 
-async def test_a_task_that_outlived_its_token_is_adopted(world: World) -> None:
+async def test_a_task_that_outlived_its_token_is_adopted(world: EcsController) -> None:
     await unanswered(world)
     world.pass_time(DAY_SECONDS + 1)
     the_worker_is_the_only_one(world, await world.settle(), Rung.LISTED)
     assert world.shim.calls["RunTask"] == 0
 
 
-async def test_a_task_that_stopped_is_adopted_while_it_is_listed(world: World) -> None:
-    """apache/airflow#72421."""
+async def test_airflow_72421_a_task_that_stopped_is_adopted_and_not_launched_again(world: EcsController) -> None:
+    """Reattaching saw running tasks only; a finished one was launched once more."""
     await unanswered(world)
     world.pass_time(REPLAY_LIMIT_MS / 1000 - 60)
     world.shim.finish(world.shim.launches[0].arn)
@@ -265,7 +166,7 @@ async def test_a_task_that_stopped_is_adopted_while_it_is_listed(world: World) -
 
 
 @pytest.mark.parametrize("fault", [Fault.LOSE_REPLY, Fault.LOSE_REQUEST])
-async def test_a_launch_whose_token_may_be_forgotten_is_never_sent_again(world: World, fault: Fault) -> None:
+async def test_a_launch_whose_token_may_be_forgotten_is_never_sent_again(world: EcsController, fault: Fault) -> None:
     await unanswered(world, fault)
     for started in world.shim.launches:
         world.shim.finish(started.arn)
@@ -277,14 +178,14 @@ async def test_a_launch_whose_token_may_be_forgotten_is_never_sent_again(world: 
     assert (world.shim.calls["RunTask"], world.shim.launches) == (0, launches)
 
 
-async def test_a_list_that_does_not_show_it_yet_is_asked_twice(world: World) -> None:
+async def test_a_list_that_does_not_show_it_yet_is_asked_twice(world: EcsController) -> None:
     await unanswered(world)
     world.pass_time(REPLAY_LIMIT_MS / 1000)
     world.shim.fail("ListTasks", Fault.NOT_LISTED)
     the_worker_is_the_only_one(world, await world.settle(), Rung.LISTED)
 
 
-async def test_a_cluster_that_is_gone_has_no_worker_of_an_old_launch(world: World) -> None:
+async def test_a_cluster_that_is_gone_has_no_worker_of_an_old_launch(world: EcsController) -> None:
     await unanswered(world)
     world.pass_time(DAY_SECONDS)
     world.shim.fail("ListTasks", Refusal("ClusterNotFoundException", "Cluster not found."), 9)
@@ -294,7 +195,7 @@ async def test_a_cluster_that_is_gone_has_no_worker_of_an_old_launch(world: Worl
 # Controllers that stood still
 
 
-async def test_a_launch_that_waited_for_too_long_in_its_thread_is_not_sent(world: World) -> None:
+async def test_a_launch_that_waited_for_too_long_in_its_thread_is_not_sent(world: EcsController) -> None:
     """A stopped process, or eight launches that hang before this one: what it was decided on may be untrue by now."""
     times = iter([0.0, 5.1])
     client = EcsClient(region=REGION, endpoint_url=world.shim.url, clock=lambda: next(times))
@@ -305,7 +206,7 @@ async def test_a_launch_that_waited_for_too_long_in_its_thread_is_not_sent(world
     await launcher.close()
 
 
-async def test_the_time_that_the_payload_took_counts_too(world: World) -> None:
+async def test_the_time_that_the_payload_took_counts_too(world: EcsController) -> None:
     times = iter([0.0, 6.0])
     client = EcsClient(region=REGION, endpoint_url=world.shim.url)
     launcher = EcsLauncher(world.ecs.ecs_settings, client, SETTINGS, world.ecs.payloads, clock=lambda: next(times))
@@ -335,7 +236,7 @@ def relaunched(found: Execution) -> Execution:
         pytest.param(relaunched, 1, id="launch try 2 began"),
     ],
 )
-async def test_an_orphan_is_stopped(world: World, change: Callable[[Execution], Execution], alive: int) -> None:
+async def test_an_orphan_is_stopped(world: EcsController, change: Callable[[Execution], Execution], alive: int) -> None:
     world.shim.stops_at_once = False
     reconciler, launcher = world.controller()
     launcher.meanwhile = lambda: world.alter(change)
@@ -348,7 +249,7 @@ async def test_an_orphan_is_stopped(world: World, change: Callable[[Execution], 
     assert world.alive() == [found.latest.worker_id] * alive
 
 
-async def test_a_cancelled_launch_without_an_answer_is_asked_for_it_and_stopped(world: World) -> None:
+async def test_a_cancelled_launch_without_an_answer_is_asked_for_it_and_stopped(world: EcsController) -> None:
     await unanswered(world)
     await world.put(cancelling(await world.found()))
     assert (await world.settle()).latest.status is Status.CANCELLED
