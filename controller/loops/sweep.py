@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -126,11 +126,11 @@ class Sweep:
             launcher = self.launchers.get(name)
             if launcher is None:
                 _log.warning("No launcher of this name here; its workers are not looked at", launcher=name)
-                await self._count_overdue_reports(watched.values())
+                looks.add(asyncio.create_task(_guarded(name, self._count_overdue_reports(watched.values())), name=name))
             elif self._busy[name]:
                 _log.warning("The launcher has not answered the last looks yet; no more are sent", launcher=name)
             else:
-                looks.add(asyncio.create_task(self._look_through(launcher, watched), name=name))
+                looks.add(asyncio.create_task(_guarded(name, self._look_through(launcher, watched)), name=name))
         if not looks:
             return
         try:
@@ -144,30 +144,23 @@ class Sweep:
             look.add_done_callback(self._busy[look.get_name()].discard)
 
     async def _look_through(self, launcher: Launcher, watched: Mapping[str, _Watched]) -> None:
-        """All workers of one launcher, in full batches. Raises nothing."""
+        """All workers of one launcher, in full batches."""
         ids = sorted(watched, key=lambda worker_id: self._looked_ms.get(worker_id, 0))
-        try:
-            for start in range(0, len(ids), LOOK_BATCH):
-                try:
-                    async with asyncio.timeout(self.answer_seconds):
-                        observations = await launcher.observe(ids[start : start + LOOK_BATCH])
-                except LaunchUnclear as error:
-                    _log.warning("Workers could not be looked at", launcher=launcher.name, reason=str(error))
-                    continue
-                for observation in observations:
-                    if (one := watched.get(observation.worker_id)) is not None:
-                        await self._apply(launcher, one, observation)
-        except TimeoutError:
-            _log.warning("The launcher does not answer", launcher=launcher.name, within_seconds=self.answer_seconds)
-        except AlakaiError as error:
-            _log.warning("Sweep ended early", launcher=launcher.name, reason=str(error))
-        except Exception:
-            _log.exception("Sweep failed", launcher=launcher.name)
+        for start in range(0, len(ids), LOOK_BATCH):
+            try:
+                async with asyncio.timeout(self.answer_seconds):
+                    observations = await launcher.observe(ids[start : start + LOOK_BATCH])
+            except LaunchUnclear as error:
+                _log.warning("Workers could not be looked at", launcher=launcher.name, reason=str(error))
+                continue
+            for observation in observations:
+                if (one := watched.get(observation.worker_id)) is not None:
+                    await self._apply(launcher, one, observation)
 
     async def _apply(self, launcher: Launcher, watched: _Watched, observation: Observation) -> None:
         self._looked_ms[observation.worker_id] = watched.read_ms
         verdict = self._verdict(watched.attempt, observation, watched.read_ms)
-        if observation.state.is_present:
+        if observation.state.is_present and verdict.fate is not Fate.SUSPECTED:  # else perhaps an overtaken answer
             self._alive_ms[observation.worker_id] = watched.read_ms
         if verdict.fate is Fate.ALIVE and watched.attempt.suspicion is None:
             return  # Most looks show a worker that runs: they cost no commit.
@@ -179,17 +172,11 @@ class Sweep:
             after = self._judged(found, observation, now_ms) if is_same else found
             return after
 
-        try:
-            answer = await alter(self.store, watched.task_id, judged, incarnation=watched.incarnation)
-        except StoreUnavailable:
-            raise
-        except AlakaiError as error:
-            _log.warning("A worker could not be judged", task_id=watched.task_id, reason=str(error))
-            return
+        reply = await self._alter(watched, judged)
         if after is None:
             return
         latest = after.latest
-        if answer.reply is Reply.ACCEPTED and latest.status is not Status.RUNNING:
+        if reply is Reply.ACCEPTED and latest.status is not Status.RUNNING:
             spoken = latest.verdict
             _log.info(
                 "Worker judged", task_id=watched.task_id, attempt=latest.number, status=latest.status,
@@ -254,17 +241,42 @@ class Sweep:
 
         for watched in unreachable:
             if report_is_overdue(watched.attempt.suspicion, watched.read_ms, self.policy):
-                await alter(self.store, watched.task_id, counted, incarnation=watched.incarnation)
+                await self._alter(watched, counted)
+
+    async def _alter(self, watched: _Watched, following: Callable[[Execution, int], Execution]) -> Reply | None:
+        """Commit; None when just this record cannot be changed, which must not keep others from their verdict."""
+        try:
+            return (await alter(self.store, watched.task_id, following, incarnation=watched.incarnation)).reply
+        except StoreUnavailable:
+            raise
+        except AlakaiError as error:
+            _log.warning("A worker could not be judged", task_id=watched.task_id, reason=str(error))
+            return None
 
     async def _stop(self, launcher: Launcher, attempt: Attempt) -> None:
-        """A worker that cannot be stopped now is tried again at the next look; it must not keep others from theirs."""
+        """A worker that cannot be stopped now is tried again at the next look; it must not keep others from theirs.
+
+        Raises TimeoutError: the next pass begins with the workers that this one did not come to.
+        """
         if attempt.worker_id is None or attempt.stop is None:
             return
         reason = f"the attempt is past its deadline ({attempt.stop.code})"
         try:
             async with asyncio.timeout(self.answer_seconds):
                 await launcher.stop(attempt.worker_id, reason)
-        except (AlakaiError, TimeoutError) as error:
+        except AlakaiError as error:
             _log.warning(
                 "A worker could not be stopped", launcher=launcher.name, worker_id=attempt.worker_id, reason=str(error)
             )
+
+
+async def _guarded(launcher: str, work: Awaitable[None]) -> None:
+    """What goes wrong with one launcher ends the pass for its workers only."""
+    try:
+        await work
+    except TimeoutError:
+        _log.warning("The launcher does not answer in time", launcher=launcher)
+    except AlakaiError as error:
+        _log.warning("Sweep ended early", launcher=launcher, reason=str(error))
+    except Exception:
+        _log.exception("Sweep failed", launcher=launcher)

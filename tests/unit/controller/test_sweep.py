@@ -669,6 +669,23 @@ async def test_a_launcher_that_answers_only_some_calls_leaves_no_worker_out_for_
     assert suspected == [True] * 300
 
 
+async def test_a_worker_whose_stop_hangs_keeps_no_other_from_its_look(world: World) -> None:
+    class Hanging(FakeLauncher):
+        async def stop(self, worker_id: str, reason: str) -> bool:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    world.policy, world.launcher = Policy(attempt_timeout_ms=600_000), Hanging()
+    sweep = world.sweep(answer_seconds=0.01)
+    await world.put(running())
+    await world.put(running("task-2", now_ms=NOW_MS + 1))
+    world.launcher.end("worker-of-task-2")
+    world.store.now += 600_000
+    for _ in range(2):
+        await sweep.pass_once()
+    assert (await world.latest("task-2")).suspicion is not None
+
+
 async def test_a_record_that_cannot_be_judged_keeps_no_other_from_its_verdict(world: World) -> None:
     class Broken(Interrupted):
         async def happens(self) -> None:
