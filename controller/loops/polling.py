@@ -187,7 +187,8 @@ class Poller:
     async def _pause(self, seconds: float) -> None:
         """Wait, but not when there is a stop."""
         try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
         except TimeoutError:
             return
 

@@ -5,6 +5,7 @@ State-changing clients never re-send by themselves: a claim whose reply was lost
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -39,7 +40,13 @@ def connect(url: str, *, answer_seconds: float = _ANSWER_SECONDS, connections: i
 
 @contextmanager
 def redis_errors() -> Iterator[None]:
-    """Every failure of Redis becomes StoreUnavailable; its text names the kind only (a URL may hold a password)."""
+    """Every failure of Redis becomes StoreUnavailable; its text names the kind only (a URL may hold a password).
+
+    A cancellation that came meanwhile is never swallowed. On Python 3.11 redis-py would: it sends with
+    ``asyncio.wait_for``, which drops a cancellation that arrives in the very moment its work is done
+    (https://github.com/python/cpython/issues/86296), and a loop that was told to end would run on for ever.
+    """
+    cancellations = _cancellations()
     try:
         yield
     except (RedisError, OSError) as error:
@@ -49,6 +56,14 @@ def redis_errors() -> Iterator[None]:
         if "handler is closed" not in str(error):
             raise
         raise StoreUnavailable("Redis did not do as asked (the connection was reset)") from error
+    finally:
+        if _cancellations() > cancellations:
+            raise asyncio.CancelledError
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
 
 
 def script_text(name: str) -> str:

@@ -150,3 +150,17 @@ async def test_the_feed_is_trimmed_behind_the_slowest_group(redis_store: RedisSt
     assert await fast.trim() == 0
     assert len(await slow.read(count=1000)) == 300
     assert await fast.trim() >= 100
+
+
+async def test_a_cancellation_at_any_moment_ends_what_talks_to_redis(redis_store: RedisStore) -> None:
+    async def ping_for_ever() -> None:
+        while True:
+            await redis_store.ping()
+
+    for turns in range(60):
+        task = asyncio.create_task(ping_for_ever())
+        for _ in range(100 + turns):  # warm by then, and in each of the moments that a ping consists of
+            await asyncio.sleep(0)
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=1)
+        assert done, f"it runs on after a cancellation in turn {turns}"
