@@ -20,6 +20,9 @@ from tests.support.waiting import until
 from tests.unit.domain.states import at_work, cancelling, claimed_again, failed, reported, scheduled, succeeded
 from tests.unit.test_conditions import relaunching
 
+pytestmark = pytest.mark.looptime
+"""The loop's time passes as soon as nobody has anything to do, so that waits cost none."""
+
 
 @pytest.fixture
 async def side() -> ResourceSide:

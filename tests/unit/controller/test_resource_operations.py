@@ -21,6 +21,9 @@ from tests.support.resource_side import ResourceSide
 from tests.support.waiting import until
 from tests.unit.domain.states import at_work, claimed_again, failed, reported, scheduled, succeeded
 
+pytestmark = pytest.mark.looptime
+"""The loop's time passes as soon as nobody has anything to do, so that waits cost none."""
+
 SPEC = {"taskType": "implementation", "task": task_document()}
 
 

@@ -17,6 +17,9 @@ from tests.support.resource_side import ResourceSide
 from tests.support.waiting import until
 from tests.unit.domain.states import reported, succeeded
 
+pytestmark = pytest.mark.looptime
+"""The loop's time passes as soon as nobody has anything to do, so that waits cost none."""
+
 
 @pytest.fixture
 async def side() -> ResourceSide:
