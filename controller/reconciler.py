@@ -18,8 +18,10 @@ import structlog
 
 from executions.adapters.logging import emit_summary
 from executions.answer import Reply
+from executions.automatic_retry import message_for_worker
 from executions.callback_token import KeyRing
 from executions.errors import InvalidTask, LaunchRefused, LaunchUnclear
+from executions.index import Index, index_scores
 from executions.lifecycle import ended, intend_launch, is_orphan, launch_failed, launched
 from executions.names import launch_token
 from executions.operations.commands import Commands
@@ -30,6 +32,7 @@ from executions.plan import (
     FindWorker,
     IntendLaunch,
     LaunchWorker,
+    PromoteRetry,
     ResendRetry,
     StopWorker,
     plan,
@@ -37,6 +40,7 @@ from executions.plan import (
 from executions.policy import Policy
 from executions.ports import Launched, Launcher, LaunchIntent, LaunchOrder, Snapshot, Store
 from executions.record import Attempt, Evidence, Execution, Launch, Rung, Status
+from executions.submission import promote
 from executions.summary import Slice
 from executions.task import task_from_document
 
@@ -100,9 +104,32 @@ class Reconciler:
                 return await self._find(seen, execution, action.launch, "it was never answered")
             case StopWorker():
                 return await self._stop(seen, execution, action)
+            case PromoteRetry():
+                return await self._promote(seen, execution)
             case ResendRetry():
                 await self.commands.resend_retry(execution.task_id)
                 return None
+
+    async def _promote(self, seen: Snapshot, execution: Execution) -> Snapshot | None:
+        launcher = self.commands.launcher
+        done = await alter_seen(
+            self.store,
+            seen,
+            lambda found, now_ms: promote(found, now_ms=now_ms, policy=self.policy, launcher=launcher),
+        )
+        following = done.following.execution if done.following else None
+        if done.answer.reply is Reply.ACCEPTED and following is not None:
+            part = self._slice(following, seen.now_ms)
+            part.ok("promote")
+            is_begun = following.latest.number > execution.latest.number
+            self.emit(
+                part.event(
+                    "success" if is_begun else "skipped",
+                    "retry_promoted" if is_begun else "retry_dropped",
+                    now_ms=seen.now_ms,
+                )
+            )
+        return done.following
 
     async def _intend(self, seen: Snapshot, execution: Execution) -> Snapshot | None:
         latest = execution.latest
@@ -147,6 +174,7 @@ class Reconciler:
         if launch.callback_key is not None and intent.order.callback_token is None:
             return await self._find(seen, execution, launch, "its callback token's key is gone")
         part = self._slice(execution, seen.now_ms)
+        part.ok("intend")
         try:
             answer = await launcher.launch(intent)
         except LaunchRefused as refusal:
@@ -164,6 +192,7 @@ class Reconciler:
             return None
         worker_id = await launcher.find(self._intent(execution, launch))
         part = self._slice(execution, seen.now_ms)
+        part.ok("intend")
         if worker_id is not None:
             return await self._note(seen, execution, launch, launcher, Launched(worker_id, Rung.LISTED), part)
         if execution.latest.task_snapshot:
@@ -305,15 +334,15 @@ class Reconciler:
             token=launch_token(
                 self.token_prefix, execution.task_id, execution.state.incarnation, latest.number, launch_try
             ),
-            task=latest.task_snapshot or {},
+            task=message_for_worker(latest),
         )
 
     def _wake_when_due(self, snapshot: Snapshot) -> None:
         execution = snapshot.execution
-        not_before_ms = execution.latest.launch_not_before if execution else None
+        due_ms = index_scores(execution)[Index.DUE] if execution else None
         # Only for what lies ahead: what holds a launch back after its time (a suspension) wakes us by itself.
-        if not_before_ms is not None and not_before_ms > snapshot.now_ms:
-            self.wake_after(snapshot.task_id, (not_before_ms - snapshot.now_ms) / 1000)
+        if due_ms is not None and due_ms > snapshot.now_ms:
+            self.wake_after(snapshot.task_id, (due_ms - snapshot.now_ms) / 1000)
 
     def _slice(self, execution: Execution, started_ms: int) -> Slice:
         latest = execution.latest
@@ -322,7 +351,6 @@ class Reconciler:
         except InvalidTask:
             part = Slice("orchestrator", latest.task_type, latest.trace_id or latest.task_id, started_ms)
             part.task_id, part.task_type = latest.task_id, latest.task_type
-        part.ok("intend")
         return part
 
     def _finish(self, part: Slice, final_status: str, now_ms: int, error: Exception | None = None) -> None:

@@ -16,7 +16,7 @@ from alakai_worker.redaction import sanitised
 
 from executions.moment import iso_from_ms
 from executions.names import reason_from_code
-from executions.record import Attempt, Execution, Judgement, Schedule, Status
+from executions.record import Attempt, Execution, Judgement, Schedule, ScheduleOutcome, Status
 
 
 class Condition(StrEnum):
@@ -96,29 +96,28 @@ def phase_of_attempt(attempt: Attempt) -> Phase:
 
 def phase(execution: Execution) -> Phase:
     """The phase of the whole: that of the latest attempt, unless its automatic retry is to come."""
-    return Phase.RETRY_SCHEDULED if waiting_schedule(execution) else phase_of_attempt(execution.latest)
-
-
-def waiting_schedule(execution: Execution) -> Schedule | None:
-    """The automatic retry that is still to come."""
-    schedule = execution.state.schedule
-    if schedule is None or schedule.outcome is not None or execution.latest.status is not Status.FAILED:
-        return None
-    return schedule
+    return Phase.RETRY_SCHEDULED if execution.waiting_schedule else phase_of_attempt(execution.latest)
 
 
 def why_execution(execution: Execution) -> Why:
     """Why the execution stands where it does."""
     latest, state = execution.latest, execution.state
-    schedule = waiting_schedule(execution)
+    schedule = execution.waiting_schedule
     if schedule is not None:
-        return Why(Reason.RETRY_SCHEDULED, f"attempt {schedule.attempt} is due at {iso_from_ms(schedule.due_at)}")
+        return Why(Reason.RETRY_SCHEDULED, schedule_text(schedule))
     cancellation = state.cancellation
     if cancellation is not None and cancellation.attempt == latest.number and not latest.status.is_finished:
         return Why(Reason.CANCELLING, sanitised(cancellation.reason))
     if latest.status is Status.PENDING and latest.launch is None and state.suspended:
         return Why(Reason.SUSPENDED, "spec.suspend holds the launch back")
     return why_attempt(latest)
+
+
+def schedule_text(schedule: Schedule) -> str:
+    """An automatic retry in words."""
+    times = f"automatic retry {schedule.automatic_retry}" + (f" of {schedule.limit}" if schedule.limit else "")
+    due = "now" if schedule.due_at is None else f"at {iso_from_ms(schedule.due_at)}"
+    return f"attempt {schedule.attempt} is due {due} ({times})"
 
 
 def why_attempt(attempt: Attempt) -> Why:
@@ -222,13 +221,21 @@ def _steps(execution: Execution, unknown_ms: int) -> Iterator[tuple[int, _Answer
         if attempt.status.is_finished:
             ended_ms = began_ms if attempt.finished_at is None else attempt.finished_at
             yield ended_ms, _STOPPED
-            if not _goes_on_by_itself(execution, attempt):
-                yield ended_ms, _SUCCEEDED if attempt.status is Status.SUCCEEDED else _GIVEN_UP
+            given_up_ms = _given_up_ms(execution, attempt, ended_ms)
+            if given_up_ms is not None:
+                yield given_up_ms, _SUCCEEDED if attempt.status is Status.SUCCEEDED else _GIVEN_UP
 
 
-def _goes_on_by_itself(execution: Execution, attempt: Attempt) -> bool:
-    """Whether the end of this attempt finished nothing, because a retry was on its way until the next one began."""
+def _given_up_ms(execution: Execution, attempt: Attempt, ended_ms: int) -> int | None:
+    """When the end of this attempt finished the execution.
+
+    None where it finished nothing, because a retry was on its way until the next attempt began.
+    """
     schedule = execution.state.schedule
-    if schedule is None or schedule.attempt != attempt.number + 1:
-        return False
-    return schedule.outcome in ("promoted", "superseded") or waiting_schedule(execution) is schedule
+    if schedule is None or schedule.attempt != attempt.number + 1 or schedule.outcome == ScheduleOutcome.EXHAUSTED:
+        return ended_ms
+    if schedule.outcome in (None, ScheduleOutcome.PROMOTED, ScheduleOutcome.SUPERSEDED):
+        return None
+    settled_ms = ended_ms if schedule.settled_at is None else schedule.settled_at
+    following = execution.attempt(schedule.attempt)
+    return None if following is not None and following.claimed_at == settled_ms else settled_ms

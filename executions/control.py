@@ -6,10 +6,14 @@ Stopping the worker itself is the reconciler's work (``plan``); here only the wi
 from __future__ import annotations
 
 from executions.answer import Decision, Reply, changed, unchanged
+from executions.automatic_retry import settle_schedule
 from executions.lifecycle import ended
-from executions.record import Attempt, Cancellation, Execution, Schedule, Status
+from executions.record import Attempt, Cancellation, Execution, ScheduleOutcome, Status
 
 REASON_LIMIT = 1024
+ISSUE_CANCELLED = "issue_cancelled"
+ISSUE_DONE = "issue_done"
+ISSUE_REASSIGNED = "issue_reassigned"
 
 
 def cancel(execution: Execution | None, task_id: str, *, reason: str, requested_by: str, now_ms: int) -> Decision:
@@ -19,7 +23,7 @@ def cancel(execution: Execution | None, task_id: str, *, reason: str, requested_
     """
     if execution is None:
         return unchanged(None, Reply.NOT_FOUND, task_id)
-    following = _without_schedule(execution, "issue_cancelled")
+    following = settle_schedule(execution, ScheduleOutcome.DROPPED, now_ms=now_ms, reason=ISSUE_CANCELLED)
     latest, waiting = following.latest, following.waiting_retry
     target = (waiting.attempt if waiting else None) if latest.status.is_finished else latest.number
     if target is not None and following.state.cancellation is None:
@@ -35,23 +39,24 @@ def cancel(execution: Execution | None, task_id: str, *, reason: str, requested_
     return changed(following, Reply.ACCEPTED)
 
 
-def mark_done(execution: Execution | None, task_id: str) -> Decision:
+def mark_done(execution: Execution | None, task_id: str, *, now_ms: int) -> Decision:
     """Drop a scheduled retry; leave a live worker alone."""
     if execution is None:
         return unchanged(None, Reply.NOT_FOUND, task_id)
-    following = _without_schedule(execution, "issue_done")
+    following = settle_schedule(execution, ScheduleOutcome.DROPPED, now_ms=now_ms, reason=ISSUE_DONE)
     if following is execution:
         return unchanged(execution, Reply.NOTHING_TO_DO, task_id)
     return changed(following, Reply.ACCEPTED)
 
 
-def assign(execution: Execution | None, task_id: str, *, assignee: str | None) -> Decision:
+def assign(execution: Execution | None, task_id: str, *, assignee: str | None, now_ms: int) -> Decision:
     """Name who the work is for and drop a schedule of somebody else's; ``submission.hand_over`` also submits."""
     if execution is None:
         return unchanged(None, Reply.NOT_FOUND, task_id)
     if execution.state.assignee == assignee:
         return unchanged(execution, Reply.NOTHING_TO_DO, task_id)
-    following = _without_schedule(execution, "issue_reassigned").with_state(assignee=assignee)
+    dropped = settle_schedule(execution, ScheduleOutcome.DROPPED, now_ms=now_ms, reason=ISSUE_REASSIGNED)
+    following = dropped.with_state(assignee=assignee)
     return changed(following, Reply.ACCEPTED)
 
 
@@ -65,11 +70,3 @@ def suspend(execution: Execution, *, suspended: bool) -> Execution:
 def _has_worker(attempt: Attempt) -> bool:
     """Whether there may be a worker whose end can be waited for; a running record written by hand need not name one."""
     return attempt.is_live and (attempt.launch is not None or attempt.worker_id is not None)
-
-
-def _without_schedule(execution: Execution, reason: str) -> Execution:
-    schedule: Schedule | None = execution.state.schedule
-    if schedule is None or schedule.outcome is not None:
-        return execution
-    dropped = schedule.model_copy(update={"outcome": "dropped", "reason": reason})
-    return execution.with_state(schedule=dropped)

@@ -18,7 +18,7 @@ class Index(StrEnum):
     LIVE = "live"
     """A worker may exist, by the time of the claim: what the sweep looks at, and who holds the slots."""
     DUE = "due"
-    """Something must be done at the score's time: a launch after its back-off, a retry to enqueue again."""
+    """Something must be done at the score's time: a launch after its back-off, a retry to enqueue again or to begin."""
     FINISHED = "finished"
     """The latest attempt is finished, by its finish time: what the resource TTL goes by."""
 
@@ -38,9 +38,10 @@ def index_scores(execution: Execution) -> dict[Index, int | None]:
 
 def _due_ms(execution: Execution) -> int | None:
     latest = execution.latest
-    mark = execution.waiting_retry
+    mark, schedule = execution.waiting_retry, execution.waiting_schedule
     times = [
         latest.launch_not_before if latest.status is Status.PENDING else None,
         mark.resend_at if mark is not None else None,
+        schedule.due_at if schedule is not None else None,
     ]
     return min((time for time in times if time is not None), default=None)

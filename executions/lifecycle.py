@@ -17,6 +17,7 @@ from typing import Any
 from alakai_worker.redaction import sanitised
 
 from executions.answer import Decision, Reply, changed, unchanged
+from executions.automatic_retry import settle_schedule
 from executions.callback_token import LIFE_MS, LaunchProof
 from executions.evidence import STOPPED_EXTERNALLY
 from executions.outcome import MESSAGE_LIMIT, Outcome
@@ -30,6 +31,7 @@ from executions.record import (
     Launch,
     Result,
     Rung,
+    ScheduleOutcome,
     Status,
     StopOrder,
     StopReport,
@@ -217,12 +219,12 @@ def record_outcome(
         outcome = outcome.model_copy(update={"attempt": proof.attempt, "launch_try": proof.launch_try})
     latest = execution.latest
     if outcome.attempt is not None and outcome.attempt != latest.number:
-        return _late(execution, outcome.attempt, outcome, received_ms, Reply.SUPERSEDED)
+        return _late(execution, outcome.attempt, outcome, received_ms, now_ms, Reply.SUPERSEDED)
     began_ms = latest.claimed_at if latest.claimed_at is not None else latest.started_at
     if was_kept and outcome.attempt is None and began_ms is not None and began_ms > received_ms:
         return unchanged(execution, Reply.SUPERSEDED, execution.task_id)
     if latest.status.is_finished:
-        return _late(execution, latest.number, outcome, received_ms, Reply.ALREADY_FINISHED)
+        return _late(execution, latest.number, outcome, received_ms, now_ms, Reply.ALREADY_FINISHED)
     if not latest.is_live:
         return unchanged(execution, Reply.SUPERSEDED, execution.task_id)
     launch = latest.launch
@@ -355,18 +357,25 @@ def _result(outcome: Outcome, received_ms: int) -> Result:
     )
 
 
-def _late(execution: Execution, attempt: int, outcome: Outcome, received_ms: int, reply: Reply) -> Decision:
-    target = execution.attempt(attempt)
-    if target is None or not _adds_evidence(target, outcome):
+def _late(
+    execution: Execution, attempt: int, outcome: Outcome, received_ms: int, now_ms: int, reply: Reply
+) -> Decision:
+    following, target = execution, execution.attempt(attempt)
+    if outcome.succeeded and attempt == execution.latest.number:
+        # The work is done after all: nobody needs another attempt that has not begun.
+        following = settle_schedule(execution, ScheduleOutcome.DROPPED, now_ms=now_ms, reason="late_success")
+    if target is not None and _adds_evidence(target, outcome):
+        late = LateResult(
+            succeeded=outcome.succeeded,
+            received_at=received_ms,
+            message=outcome.error_message,
+            pull_request_url=outcome.pull_request_url,
+        )
+        kept = [*target.late_results, late][:_LATE_RESULTS_KEPT]
+        following = following.with_attempt(target.model_copy(update={"late_results": kept}))
+    if following is execution:
         return unchanged(execution, reply, execution.task_id)
-    late = LateResult(
-        succeeded=outcome.succeeded,
-        received_at=received_ms,
-        message=outcome.error_message,
-        pull_request_url=outcome.pull_request_url,
-    )
-    kept = [*target.late_results, late][:_LATE_RESULTS_KEPT]
-    return changed(execution.with_attempt(target.model_copy(update={"late_results": kept})), reply)
+    return changed(following, reply)
 
 
 def _adds_evidence(attempt: Attempt, outcome: Outcome) -> bool:

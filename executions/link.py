@@ -183,7 +183,7 @@ def _decided(execution: Execution, wish: Wish, wishes: Wishes, now_ms: int, poli
             reason = wishes.cancel or _DEFAULT_REASON
             return control.cancel(execution, task_id, reason=reason, requested_by=REQUESTED_BY, now_ms=now_ms)
         case Wish.DONE:
-            return control.mark_done(execution, task_id)
+            return control.mark_done(execution, task_id, now_ms=now_ms)
         case Wish.SUSPEND:
             return changed(control.suspend(execution, suspended=wishes.suspend), Reply.ACCEPTED)
         case Wish.ASSIGNEE:

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999
+FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999
 """The years 1 to 9999: what ISO 8601 text can say. A number beyond could be read and never be written again."""
 
 
@@ -43,7 +43,7 @@ def _parse(value: object, info: ValidationInfo) -> object:
 
 Moment = Annotated[
     int,
-    Field(ge=_FIRST_MS, le=_LAST_MS),
+    Field(ge=FIRST_MS, le=LAST_MS),
     BeforeValidator(_parse),
     PlainSerializer(iso_from_ms, when_used="json"),
 ]

@@ -14,10 +14,10 @@ from typing import Any
 from alakai_worker.redaction import sanitised
 
 from executions import names
-from executions.conditions import Why, verdict_on, waiting_schedule, why_attempt
+from executions.conditions import Why, schedule_text, verdict_on, why_attempt
 from executions.moment import iso_from_ms
 from executions.policy import Policy
-from executions.record import Attempt, Execution, Status
+from executions.record import Attempt, Execution, Schedule, ScheduleOutcome, Status
 from executions.resource import Observed
 
 COMPONENT = "alakai-controller"
@@ -36,14 +36,28 @@ def notices_from(execution: Execution, policy: Policy, *, since_attempt: int) ->
     """What is to be told of the attempts from ``since_attempt`` on, those before were told."""
     told = [item for item in execution.attempts if item.number >= since_attempt]
     found = [notice for attempt in told for notice in _of_attempt(attempt)]
-    latest, schedule = execution.latest, waiting_schedule(execution)
-    if schedule is not None:
-        message = f"attempt {schedule.attempt} is due at {iso_from_ms(schedule.due_at)}"
-        found.append(Notice(f"{schedule.attempt}/scheduled", Why("RetryScheduled", message), is_warning=False))
+    latest, schedule = execution.latest, execution.state.schedule
+    if schedule is not None and schedule.attempt == latest.number + 1 and latest.status is Status.FAILED:
+        found.append(_of_schedule(schedule))
     elif latest.status is Status.FAILED and not policy.may_retry(latest.number):
         message = f"attempt {latest.number} failed and no retry is left (MAX_RETRIES is {policy.max_retries})"
         found.append(Notice(f"{latest.number}/exhausted", Why("RetryBudgetExhausted", message)))
     return tuple(found)
+
+
+def _of_schedule(schedule: Schedule) -> Notice:
+    match schedule.outcome:
+        case None:
+            why = Why("RetryScheduled", schedule_text(schedule))
+            return Notice(f"{schedule.attempt}/scheduled", why, is_warning=False)
+        case ScheduleOutcome.EXHAUSTED:
+            message = (
+                f"Bounded retry exhausted: {schedule.reason} at attempt {schedule.attempt - 1}, and "
+                f"{schedule.automatic_retry - 1} of at most {schedule.limit} automatic retries were made"
+            )
+            return Notice(f"{schedule.attempt - 1}/exhausted", Why("BoundedRetryExhausted", message))
+    message = f"the automatic retry, attempt {schedule.attempt}, is {schedule.outcome}: {schedule.reason}"
+    return Notice(f"{schedule.attempt}/{schedule.outcome}", Why("RetryDropped", message), is_warning=False)
 
 
 def _of_attempt(attempt: Attempt) -> Iterator[Notice]:

@@ -58,7 +58,14 @@ class ResendRetry:
     attempt: int
 
 
-Action = IntendLaunch | LaunchWorker | FindWorker | StopWorker | ResendRetry
+@dataclass(frozen=True, slots=True)
+class PromoteRetry:
+    """Begin the attempt of the automatic retry that is due."""
+
+    attempt: int
+
+
+Action = IntendLaunch | LaunchWorker | FindWorker | StopWorker | ResendRetry | PromoteRetry
 
 
 def plan(execution: Execution, *, now_ms: int, replay_limit_ms: int | None = REPLAY_LIMIT_MS) -> tuple[Action, ...]:
@@ -69,6 +76,9 @@ def plan(execution: Execution, *, now_ms: int, replay_limit_ms: int | None = REP
     latest = execution.latest
     if retry_is_due(execution, now_ms):
         return (ResendRetry(latest.number + 1),)
+    schedule = execution.waiting_schedule
+    if schedule is not None and schedule.due_at is not None and schedule.due_at <= now_ms:
+        return (PromoteRetry(schedule.attempt),)
     if latest.status is Status.PENDING and latest.launch is None:
         held = execution.state.suspended or (latest.launch_not_before or 0) > now_ms
         return () if held else (IntendLaunch(latest.number),)

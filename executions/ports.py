@@ -5,7 +5,7 @@ Implementations are in ``executions.adapters``; the fakes of unit tests are in `
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -62,6 +62,15 @@ class CommitResult:
     answer: Answer | None = None
     following: Snapshot | None = None
     """What a read would give now, of an execution that was written: the next decision needs no read."""
+
+
+FollowUp = Callable[[Snapshot, Execution], Execution]
+"""Of what was read and what is to be written: what is written. Adds what follows from a change by itself."""
+
+
+def nothing_follows(_: Snapshot, execution: Execution) -> Execution:
+    """The follow-up of a store that adds nothing."""
+    return execution
 
 
 class Store(Protocol):

@@ -117,6 +117,9 @@ def _attempt(
         error_code=code,
         incarnation=known["incarnation"],
         launch_tries=shown.get("launchTry") or 0,
+        automatic_retry=shown.get("automaticRetry"),
+        codex_transient_fallback_mode=shown.get("fallbackMode"),
+        transient_retry_not_before=_ms(shown.get("notBefore")),
         evidence=[
             Evidence(
                 source=item["source"],
@@ -197,10 +200,15 @@ def _schedule(shown: Mapping[str, Any] | None) -> Schedule | None:
         return None
     return Schedule(
         attempt=shown["attempt"],
-        due_at=ms_from_iso(shown["dueAt"]),
+        due_at=_ms(shown.get("dueAt") if shown.get("outcome") else shown["dueAt"]),
         reason=shown.get("reason") or "",
+        automatic_retry=shown.get("automaticRetry") or 1,
+        limit=shown.get("limit"),
+        not_before=_ms(shown.get("notBefore")),
+        fallback_mode=shown.get("fallbackMode"),
         assignee=shown.get("assignee"),
         outcome=shown.get("outcome"),
+        settled_at=_ms(shown.get("settledAt")),
     )
 
 

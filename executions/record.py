@@ -195,6 +195,10 @@ class Attempt(_Stored):
     launch: Launch | None = None
     launch_tries: int = 0
     launch_not_before: Moment | None = None
+    automatic_retry: int | None = None
+    """The how many-th automatic retry it is; None for an attempt that somebody asked for."""
+    codex_transient_fallback_mode: str | None = None
+    transient_retry_not_before: Moment | None = None
     suspicion: Suspicion | None = None
     stop: StopOrder | None = None
     verdict: Judgement | None = None
@@ -266,15 +270,43 @@ class ResourceLink(_Stored):
     """A finished resource is kept for its time from here on, where this is later than the finish."""
 
 
+class ScheduleOutcome(StrEnum):
+    """What became of an automatic retry."""
+
+    PROMOTED = "promoted"
+    """It was due, and its attempt began."""
+    DROPPED = "dropped"
+    """Its attempt will not begin by itself; the reason says why."""
+    SUPERSEDED = "superseded"
+    """Something else began that attempt earlier: a manual retry."""
+    EXHAUSTED = "exhausted"
+    """There was none left."""
+
+
 class Schedule(_Stored):
-    """An automatic retry: when it is due, or what became of it."""
+    """An automatic retry: when it is due, or what became of it. How it is made is in ``automatic_retry``."""
 
     attempt: int
-    due_at: Moment
+    due_at: Moment | None = None
+    """None where no retry was left."""
     reason: str
+    """Why it was made, and once it is dropped why that was."""
+    automatic_retry: int = 1
+    """The how many-th automatic retry of this execution it is."""
+    limit: int | None = None
+    """How many there may be."""
+    not_before: Moment | None = None
+    """The time that the upstream error asked to wait for."""
+    fallback_mode: str | None = None
+    """How a Codex worker is to begin it."""
     assignee: str | None = None
     outcome: str | None = None
-    """None while it waits; then ``promoted`` or ``dropped``."""
+    """A ScheduleOutcome; None while it waits."""
+    settled_at: Moment | None = None
+    """Since when it has its outcome."""
+
+    def settled(self, outcome: ScheduleOutcome, *, now_ms: int, reason: str | None = None) -> Schedule:
+        return self.model_copy(update={"outcome": outcome, "settled_at": now_ms, "reason": reason or self.reason})
 
 
 class State(_Stored):
@@ -309,6 +341,14 @@ class Execution:
         """The retry that was asked for and that nobody has claimed yet."""
         mark = self.state.retry
         return mark if mark is not None and not mark.claimed and self.latest.number < mark.attempt else None
+
+    @property
+    def waiting_schedule(self) -> Schedule | None:
+        """The automatic retry that is still to come."""
+        schedule = self.state.schedule
+        if schedule is None or schedule.outcome is not None or schedule.attempt != self.latest.number + 1:
+            return None
+        return schedule if self.latest.status is Status.FAILED else None
 
     def attempt(self, number: int) -> Attempt | None:
         return next((item for item in self.attempts if item.number == number), None)

@@ -24,7 +24,6 @@ from executions.conditions import (
     phase,
     phase_of_attempt,
     refused,
-    waiting_schedule,
     why_attempt,
     why_execution,
 )
@@ -189,7 +188,7 @@ def status_from_execution(
     """
     latest, why = execution.latest, why_execution(execution)
     schedule = execution.state.schedule
-    waiting = waiting_schedule(execution)
+    waiting = execution.waiting_schedule
     return {
         "phase": phase(execution).value,
         "reason": _cut(why.reason, 128),
@@ -213,6 +212,11 @@ def status_from_execution(
             "outcome": _cut(schedule.outcome, 63),
             "reason": _cut(schedule.reason, 128),
             "assignee": _cut(schedule.assignee, 1024),
+            "automaticRetry": schedule.automatic_retry,
+            "limit": schedule.limit,
+            "notBefore": _time(schedule.not_before),
+            "fallbackMode": _cut(schedule.fallback_mode, 63),
+            "settledAt": _time(schedule.settled_at),
         }
         if schedule
         else None,
@@ -271,8 +275,8 @@ def released(observed: Observed) -> list[dict[str, Any]]:
 
 def _next_step(execution: Execution, policy: Policy) -> str | None:
     latest, state = execution.latest, execution.state
-    waiting = waiting_schedule(execution)
-    if waiting is not None:
+    waiting = execution.waiting_schedule
+    if waiting is not None and waiting.due_at is not None:
         return f"attempt {waiting.attempt} at {iso_from_ms(waiting.due_at)}"
     if latest.status is Status.PENDING and latest.launch is None:
         if state.suspended:
@@ -300,6 +304,9 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "workerId": _cut(attempt.worker_id, 2048),
         "launchTry": attempt.launch_tries or None,
         "run": attempt.run,
+        "automaticRetry": attempt.automatic_retry,
+        "fallbackMode": _cut(attempt.codex_transient_fallback_mode, 63),
+        "notBefore": _time(attempt.transient_retry_not_before),
         "claimedAt": _time(attempt.claimed_at),
         "startTime": _time(attempt.started_at),
         "finishTime": _time(attempt.finished_at),

@@ -19,6 +19,7 @@ from api.openapi import BODY_REFUSALS, Responses, answer, error, request_body
 from api.schemas import ClaimAnswer, ClaimBody, KeptAnswer, NotRecordedAnswer, RecordedAnswer
 from api.slices import Work
 from executions.answer import Answer, Reply
+from executions.automatic_retry import message_for_worker, retry_hints
 from executions.callback_token import LaunchProof
 from executions.errors import InvalidOutcome, InvalidTask, QueueUnavailable, QueueUnclear, StoreUnavailable
 from executions.kept_outcome import kept_outcome
@@ -219,6 +220,6 @@ def _work_order(attempt: Attempt, launch_try: int) -> dict[str, Any]:
         "launchTry": launch_try,
         "run": attempt.run,
         "traceId": attempt.trace_id or attempt.task_id,
-        "task": attempt.task_snapshot,
-        "retry": {},
+        "task": message_for_worker(attempt),
+        "retry": retry_hints(attempt),
     }

@@ -2,7 +2,7 @@
 
 A claimed attempt is reconciled when its resource is seen on the watch, so that it can be stopped with kubectl before
 its worker starts. While the API server is away there is no watch: then every entry wakes the reconciler directly. What
-somebody asked of an execution (cancel, a further launch) always does.
+somebody asked of an execution (cancel, a further launch), and a failure that a retry may follow, always does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from executions.errors import StoreUnavailable
 from executions.feed import Transition
 from executions.ports import Feed
 
-_ASKED = (Transition.UPDATED, Transition.PENDING)
+_ASKED = (Transition.UPDATED, Transition.PENDING, Transition.FAILED)
 _TRIM_EVERY = 100
 _PAUSE_SECONDS = 1.0
 _log = structlog.get_logger(__name__)

@@ -15,7 +15,7 @@ from prometheus_client import Counter, Histogram, start_http_server
 
 from executions.errors import InvalidSettings
 from executions.names import OUR_ERROR_CODES
-from executions.record import Attempt, Execution
+from executions.record import Attempt, Execution, ScheduleOutcome
 
 LOST_WORKERS = Counter(
     "alakai_lost_workers",
@@ -35,6 +35,10 @@ LAUNCH_TRIES = Counter(
     "Launches by what became of them; one that was launched may be counted again as never_started or preempted",
     ("launcher", "outcome"),
 )
+AUTOMATIC_RETRIES = Counter(
+    "alakai_automatic_retries", "Automatic retries by what became of them, scheduled first", ("outcome",)
+)
+_SCHEDULE_OUTCOMES = frozenset({"scheduled", *ScheduleOutcome})
 _KINDS = ("never_started", "preempted")
 _log = structlog.get_logger(__name__)
 
@@ -47,6 +51,7 @@ def count_commit(before: Execution | None, after: Execution) -> None:
         if old is not None and old is not attempt:
             _count_launch(old, attempt)
             _count_verdict(old, attempt)
+    _count_schedule(before, after)
 
 
 def _count_launch(old: Attempt, attempt: Attempt) -> None:
@@ -71,6 +76,14 @@ def _count_verdict(old: Attempt, attempt: Attempt) -> None:
             LAUNCH_TRIES.labels(_launcher(attempt), verdict.kind).inc()
     if attempt.late_results and not old.late_results:
         FALSE_LOSSES.labels(verdict.grade).inc()
+
+
+def _count_schedule(before: Execution | None, after: Execution) -> None:
+    schedule = after.state.schedule
+    if before is None or schedule is None or before.state.schedule == schedule:
+        return
+    outcome = "scheduled" if schedule.outcome is None else schedule.outcome
+    AUTOMATIC_RETRIES.labels(outcome if outcome in _SCHEDULE_OUTCOMES else "other").inc()
 
 
 def _launcher(attempt: Attempt) -> str:

@@ -7,6 +7,7 @@ epoch key (see ``redis_epoch.py``).
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +21,12 @@ from executions.adapters.redis_connection import connect, redis_errors, script_t
 from executions.adapters.redis_keys import Keys
 from executions.adapters.settings import Settings
 from executions.answer import Answer, Reply
+from executions.automatic_retry import retry_scheduling
 from executions.errors import StoreUnavailable
 from executions.feed import FeedEntry
 from executions.index import Index
 from executions.names import TASK_ID
-from executions.ports import CommitResult, Committed, Operation, Snapshot
+from executions.ports import CommitResult, Committed, FollowUp, Operation, Snapshot, nothing_follows
 from executions.record import Execution, RecordUnreadable, execution_from_stored
 from executions.write import Write, foreign_incarnation, forgotten_entry, record_digest, write_for
 
@@ -45,7 +47,8 @@ class _KnownEpoch:
 class RedisStore:
     """``ports.Store`` on Redis >= 6.2. ``epoch`` is the one it must find; ANY_EPOCH only looks that there is one.
 
-    ``fence`` is a leader's number: its commits are refused once a later leader has begun.
+    ``fence`` is a leader's number: its commits are refused once a later leader has begun. ``follow_up`` makes of what
+    was read and what is to be written what is written: whatever follows from a change by itself, whoever commits it.
     """
 
     def __init__(
@@ -55,8 +58,10 @@ class RedisStore:
         *,
         epoch: str = ANY_EPOCH,
         fence: int | None = None,
+        follow_up: FollowUp = nothing_follows,
     ) -> None:
         self.redis = redis
+        self._follow_up = follow_up
         self.keys = Keys(prefix)
         self._known = _KnownEpoch(epoch)
         self._fence = fence
@@ -110,6 +115,7 @@ class RedisStore:
         *,
         operation: Operation | None = None,
     ) -> CommitResult:
+        execution = self._follow_up(snapshot, execution) if execution is not None else None
         write = write_for(snapshot, execution) if execution is not None else None
         mode = "write" if write else "remember" if operation else "forget"
         entry = write.entry if write else forgotten_entry(snapshot) if mode == "forget" else None
@@ -253,7 +259,13 @@ class RedisStore:
 
 def open_store(settings: Settings, *, epoch: str = ANY_EPOCH) -> RedisStore:
     """The store of these settings; connects on first use."""
-    return RedisStore(connect(settings.redis_url), settings.executions_redis_key_prefix, epoch=epoch)
+
+    return RedisStore(
+        connect(settings.redis_url),
+        settings.executions_redis_key_prefix,
+        epoch=epoch,
+        follow_up=retry_scheduling(settings.policy, random.random),
+    )
 
 
 def encoded_entry(entry: FeedEntry) -> bytes:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from executions.errors import InvalidSettings
 from executions.policy import Policy
@@ -68,6 +68,13 @@ class Settings(BaseSettings):
     lost_worker_grace_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60
     start_timeout_seconds: Seconds = 900
     attempt_timeout_seconds: Seconds | None = None
+    retry_delays_seconds: Annotated[tuple[Seconds, ...], NoDecode] = (120, 600, 1800, 7200)
+    """Waits before the first, second, … automatic retry."""
+    retry_jitter: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.25
+    """The part of a wait by which it is made shorter or longer at random, at most."""
+    auto_retry_codes: Annotated[frozenset[str], NoDecode] = frozenset(
+        {"codex_transient_upstream", "claude_transient_upstream"}
+    )
     max_launch_tries: Annotated[int, Field(ge=1, le=100)] = 5
     retry_redeliver_seconds: Seconds = 60
     finished_ttl_seconds: Seconds = 86_400
@@ -82,6 +89,11 @@ class Settings(BaseSettings):
             values[one] = values.get(one) or values.get(other) or ""
             values[other] = values.get(other) or values[one]
         return values
+
+    @field_validator("retry_delays_seconds", "auto_retry_codes", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
     @property
     def is_local(self) -> bool:
@@ -121,6 +133,9 @@ class Settings(BaseSettings):
             lost_worker_grace_ms=_ms(self.lost_worker_grace_seconds),
             start_timeout_ms=_ms(self.start_timeout_seconds),
             attempt_timeout_ms=None if self.attempt_timeout_seconds is None else _ms(self.attempt_timeout_seconds),
+            retry_delays_ms=tuple(_ms(delay) for delay in self.retry_delays_seconds),
+            retry_jitter=self.retry_jitter,
+            auto_retry_codes=self.auto_retry_codes,
             max_launch_tries=self.max_launch_tries,
             retry_redeliver_ms=_ms(self.retry_redeliver_seconds),
             finished_ttl_ms=_ms(self.finished_ttl_seconds),

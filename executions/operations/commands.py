@@ -91,7 +91,7 @@ class Commands:
         )
 
     async def mark_done(self, task_id: str) -> Answer:
-        return await self._change(task_id, lambda seen: control.mark_done(seen.execution, task_id))
+        return await self._change(task_id, lambda seen: control.mark_done(seen.execution, task_id, now_ms=seen.now_ms))
 
     async def assign(self, task_id: str, *, assignee: str | None) -> Answer:
         return await self._change(

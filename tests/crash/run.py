@@ -123,7 +123,8 @@ class Run:
 
     def _send(self) -> None:
         secret = {"note": CANARY}
-        scenarios = {"fine": "succeed", "fails": "fail", "dies": "die", "cancelled": "hang"}
+        # A manual worker reports nothing when it is stopped, so that it is the controller that ends its attempt.
+        scenarios = {"fine": "succeed", "fails": "fail", "dies": "die", "cancelled": "manual"}
         bodies = [
             message(task_id, scenario, seconds=1, secret=secret)
             for kind, scenario in scenarios.items()

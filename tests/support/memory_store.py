@@ -8,7 +8,7 @@ from executions.answer import Answer
 from executions.errors import StoreUnavailable
 from executions.feed import FeedEntry
 from executions.index import Index
-from executions.ports import CommitResult, Committed, Operation, Snapshot
+from executions.ports import CommitResult, Committed, FollowUp, Operation, Snapshot, nothing_follows
 from executions.record import Execution, RecordUnreadable, execution_from_stored
 from executions.write import foreign_incarnation, forgotten_entry, record_digest, write_for
 
@@ -16,7 +16,8 @@ from executions.write import foreign_incarnation, forgotten_entry, record_digest
 class MemoryStore:
     """``ports.Store`` for unit tests. ``unavailable`` makes every call fail; ``now`` is the clock in milliseconds."""
 
-    def __init__(self, *, now_ms: int = 1_700_000_000_000) -> None:
+    def __init__(self, *, now_ms: int = 1_700_000_000_000, follow_up: FollowUp = nothing_follows) -> None:
+        self._follow_up = follow_up
         self.now = now_ms
         self.unavailable = False
         self.records: dict[str, dict[str, bytes]] = {}
@@ -66,7 +67,7 @@ class MemoryStore:
         if self.states.get(task_id, (0, b"", ""))[0] != snapshot.version or record_digest(fields) != snapshot.digest:
             return CommitResult(Committed.CONFLICT)
         if execution is not None:
-            write = write_for(snapshot, execution)
+            write = write_for(snapshot, self._follow_up(snapshot, execution))
             fields = {**fields, **write.attempts}
             self.records[task_id] = fields
             self.states[task_id] = (snapshot.version + 1, write.state, record_digest(fields))

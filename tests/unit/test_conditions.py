@@ -6,12 +6,23 @@ from typing import Any
 
 import pytest
 
+from executions.automatic_retry import settle_schedule
 from executions.conditions import Phase, Reason, conditions, phase, why_execution
 from executions.control import suspend
 from executions.feed import entry_between
 from executions.lifecycle import ended, launch_failed, stop_ordered
 from executions.moment import iso_from_ms
-from executions.record import Evidence, Execution, Grade, Judgement, Refusal, ResourceLink, Status, StopOrder
+from executions.record import (
+    Evidence,
+    Execution,
+    Grade,
+    Judgement,
+    Refusal,
+    ResourceLink,
+    ScheduleOutcome,
+    Status,
+    StopOrder,
+)
 from tests.support.builders import NOW_MS, POLICY, intended, pending, running
 from tests.unit.domain.states import (
     at_work,
@@ -155,8 +166,17 @@ def test_a_retry_that_follows_by_itself_never_finished_anything_in_between() -> 
     assert told(superseded)["Finished"]["lastTransitionTime"] == iso_from_ms(NOW_MS)
     promoted = superseded.with_state(schedule=schedule.model_copy(update={"outcome": "promoted"}))
     assert told(promoted)["Finished"]["lastTransitionTime"] == iso_from_ms(NOW_MS)
-    dropped = superseded.with_state(schedule=schedule.model_copy(update={"outcome": "dropped"}))
-    assert told(dropped)["Finished"]["lastTransitionTime"] == iso_from_ms(NOW_MS + 2_000)
+    for settled_ms, unfinished_since_ms in ((NOW_MS + 2_000, NOW_MS), (NOW_MS + 1_500, NOW_MS + 2_000)):
+        update = {"outcome": "dropped", "settled_at": settled_ms}
+        dropped = superseded.with_state(schedule=schedule.model_copy(update=update))
+        assert told(dropped)["Finished"]["lastTransitionTime"] == iso_from_ms(unfinished_since_ms)
+
+
+def test_a_dropped_retry_finishes_the_execution_when_it_is_dropped() -> None:
+    waiting = scheduled(reported(running(), now_ms=NOW_MS + 1_000))
+    dropped = settle_schedule(waiting, ScheduleOutcome.DROPPED, now_ms=NOW_MS + 7_000, reason="issue_cancelled")
+    assert told(dropped)["Finished"]["status"] == "True"
+    assert told(dropped)["Finished"]["lastTransitionTime"] == iso_from_ms(NOW_MS + 7_000)
 
 
 def test_a_worker_that_was_taken_away_changes_the_answers_when_it_was_found_gone() -> None:

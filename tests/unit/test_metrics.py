@@ -12,7 +12,16 @@ from executions.adapters.metrics import count_commit
 from executions.lifecycle import ended, launch_failed, launched, record_outcome, suspect
 from executions.record import Execution, Grade, Judgement, Status, Suspicion
 from tests.support.builders import NOW_MS, POLICY, intended, pending, running
-from tests.unit.domain.states import by_hand, claimed_again, failed, outcome, reported, stop_reported, succeeded
+from tests.unit.domain.states import (
+    by_hand,
+    claimed_again,
+    failed,
+    outcome,
+    reported,
+    scheduled,
+    stop_reported,
+    succeeded,
+)
 
 Step = Callable[[Execution], Execution]
 
@@ -143,6 +152,21 @@ DETECTED = {"alakai_loss_detection_seconds_count": 1, "alakai_loss_detection_sec
         ),
         pytest.param(pending(), lambda _: intended(), {}, id="an intent"),
         pytest.param(by_hand(), lambda found: lost(found), {**DETECTED}, id="a record written by hand"),
+        pytest.param(
+            failed(), scheduled, {"alakai_automatic_retries_total,scheduled": 1}, id="an automatic retry is scheduled"
+        ),
+        pytest.param(
+            scheduled(failed()),
+            lambda found: scheduled(found, outcome="dropped"),
+            {"alakai_automatic_retries_total,dropped": 1},
+            id="it is dropped",
+        ),
+        pytest.param(
+            scheduled(failed()),
+            lambda found: scheduled(found, outcome="of a later version"),
+            {"alakai_automatic_retries_total,other": 1},
+            id="an outcome that we do not know is not a label",
+        ),
     ],
 )
 def test_what_a_commit_counts(before: Execution, step: Step, expected: dict[str, float]) -> None:

@@ -9,7 +9,7 @@ from executions.lifecycle import intend_launch, launched, record_outcome
 from executions.outcome import Outcome, outcome_from_document
 from executions.policy import Policy
 from executions.record import Attempt, Execution, Schedule, State, Status
-from executions.submission import submit
+from executions.submission import dispatch
 from tests.support.builders import NOW_MS, POLICY, a_task, pending, running
 
 GENEROUS = Policy(max_retries=99)
@@ -44,8 +44,8 @@ def stop_reported(execution: Execution, *, now_ms: int = NOW_MS) -> Execution:
 
 def claimed_again(execution: Execution, *, now_ms: int = NOW_MS, **fields: Any) -> Execution:
     """The attempt after a failed one, claimed."""
-    task = a_task(execution.task_id, **fields)
-    following = submit(
+    task = a_task(execution.task_id, **{"attempt": execution.latest.number + 1, **fields})
+    following = dispatch(
         execution, task, now_ms=now_ms, policy=GENEROUS, launcher="local", incarnation="unused"
     ).execution
     assert following is not None

@@ -100,17 +100,17 @@ def test_cancelling_the_retry_once_it_has_begun_cancels_it() -> None:
 
 
 def test_done_drops_the_schedule_and_leaves_a_live_worker_alone() -> None:
-    after = accepted(mark_done(scheduled(failed()), "task-1"))
+    after = accepted(mark_done(scheduled(failed()), "task-1", now_ms=NOW_MS))
     assert after.state.schedule is not None
     assert (after.state.schedule.outcome, after.state.schedule.reason) == ("dropped", "issue_done")
     alive = running()
-    decision = mark_done(alive, "task-1")
+    decision = mark_done(alive, "task-1", now_ms=NOW_MS)
     assert decision.answer.reply is Reply.NOTHING_TO_DO
     assert decision.execution is alive
 
 
 def test_another_assignee_drops_the_schedule() -> None:
-    after = accepted(assign(scheduled(failed(), assignee="jane"), "task-1", assignee="joe"))
+    after = accepted(assign(scheduled(failed(), assignee="jane"), "task-1", assignee="joe", now_ms=NOW_MS))
     assert after.state.assignee == "joe"
     assert after.state.schedule is not None
     assert (after.state.schedule.outcome, after.state.schedule.reason) == ("dropped", "issue_reassigned")
@@ -118,19 +118,23 @@ def test_another_assignee_drops_the_schedule() -> None:
 
 def test_the_same_assignee_changes_nothing() -> None:
     execution = scheduled(failed()).with_state(assignee="jane")
-    decision = assign(execution, "task-1", assignee="jane")
+    decision = assign(execution, "task-1", assignee="jane", now_ms=NOW_MS)
     assert decision.answer.reply is Reply.NOTHING_TO_DO
     assert decision.execution is execution
 
 
 def test_an_assignee_can_be_named_without_a_schedule_and_taken_away() -> None:
-    named = accepted(assign(running(), "task-1", assignee="jane"))
+    named = accepted(assign(running(), "task-1", assignee="jane", now_ms=NOW_MS))
     assert named.state.assignee == "jane"
-    assert accepted(assign(named, "task-1", assignee=None)).state.assignee is None
+    assert accepted(assign(named, "task-1", assignee=None, now_ms=NOW_MS)).state.assignee is None
 
 
 def test_an_unknown_task_is_not_found() -> None:
-    for decision in (stop(None), mark_done(None, "task-1"), assign(None, "task-1", assignee="jane")):
+    for decision in (
+        stop(None),
+        mark_done(None, "task-1", now_ms=NOW_MS),
+        assign(None, "task-1", assignee="jane", now_ms=NOW_MS),
+    ):
         assert (decision.execution, decision.answer.reply) == (None, Reply.NOT_FOUND)
 
 

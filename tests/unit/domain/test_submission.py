@@ -107,12 +107,19 @@ def test_a_submit_beside_a_scheduled_retry(execution: Execution, assignee: str |
     assert (decision.execution is execution) == (reply is Reply.NOTHING_TO_DO)
 
 
-def test_a_claim_supersedes_a_schedule_that_waits_and_no_other() -> None:
+def test_a_claim_for_somebody_else_drops_a_schedule_that_waits_and_no_other() -> None:
     waiting = claimed(submitted(scheduled(failed(), assignee="jane"), metadata={"assignee": "joe"})).state.schedule
     settled = claimed(submitted(scheduled(failed(), outcome="dropped"))).state.schedule
     assert waiting is not None
     assert settled is not None
-    assert (waiting.outcome, settled.outcome) == ("superseded", "dropped")
+    assert (waiting.outcome, waiting.reason, waiting.settled_at) == ("dropped", "issue_reassigned", NOW_MS + 5)
+    assert (settled.outcome, settled.reason) == ("dropped", "E1")
+
+
+def test_a_message_with_the_next_attempt_supersedes_a_schedule_that_waits() -> None:
+    schedule = claimed(dispatched(scheduled(failed(), assignee="jane"), attempt=2)).state.schedule
+    assert schedule is not None
+    assert schedule.outcome == "superseded"
 
 
 def test_a_claim_takes_the_new_message_and_keeps_trace_and_assignee() -> None:
