@@ -29,6 +29,7 @@ CANARY = "hunter2-of-the-matrix"
 KINDS = ("fine", "fails", "dies", "cancelled", "applied", "deleted")
 _TICK_SECONDS = 0.2
 _LONG_SECONDS = 60
+_ASK_SECONDS = 2.0
 _VISIBILITY_SECONDS = "6"
 
 
@@ -76,6 +77,8 @@ class Run:
         return [task_id for kind in KINDS for task_id in self.tasks(kind)]
 
     def __call__(self) -> Result:
+        # A paused API answers nobody, and whoever waits for it does not wake it.
+        self.installation.http.timeout = httpx.Timeout(_ASK_SECONDS)
         with ExitStack() as stack:
             if self.launcher == "ecs":
                 self.ecs = stack.enter_context(EcsServer(self.installation.env["AWS_ENDPOINT_URL"], self._logs))
@@ -209,6 +212,7 @@ class Run:
             and not any(self._waiting().values())
             and not installation.differences(without=deleted)
             and not self._alive()
+            and all(code == 200 for code in self._probes().values())
         )
 
     def _alive(self) -> list[str]:
