@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from cli import hold as hold_command
 from cli import retry as retry_command
 from cli import seed as seed_command
 from cli import send as send_command
@@ -67,6 +68,21 @@ def send(
     given = {"TASK_ID": task_id, "REPO": repo, "PROMPT": prompt, "MESSAGE_BODY": message_body}
     values = {name: value or (_env(name) if from_env else None) for name, value in given.items()}
     _run(lambda: send_command.run(values))
+
+
+@app.command()
+def hold(
+    reason: Annotated[str, typer.Option(help="Why, for everybody who looks at what waits.")] = "no reason was given",
+    by: Annotated[str | None, typer.Option(help="Who; your user name when absent.")] = None,
+) -> None:
+    """Put the installation on hold: nothing is taken in, nothing is launched; callbacks and cancels go on."""
+    _run(lambda: hold_command.hold(reason, by))
+
+
+@app.command()
+def resume() -> None:
+    """End the hold: what waited begins within a second."""
+    _run(hold_command.resume)
 
 
 @app.command()

@@ -22,6 +22,7 @@ from controller.leadership import Leadership
 from controller.loops.consumer import Consumer
 from controller.loops.feed_reader import FeedReader
 from controller.loops.hints import Hints
+from controller.loops.line import Line
 from controller.loops.outcomes import Outcomes
 from controller.loops.resync import Resync
 from controller.loops.sweep import Sweep
@@ -237,7 +238,8 @@ class Leader:
             wake=reconciling.add,
         )
         feed = RedisFeed(store.redis, store.keys.prefix, group="mirror", consumer=f"leader-{fence}")
-        reader = FeedReader(feed, mirror, reconciling.add)
+        line = Line(store, settings.policy.slots, reconciling.add)
+        reader = FeedReader(feed, mirror, reconciling.add, on_freed=line.nudge)
         events = WorkerExecutionEvents(observed, mirror, wishes, reconciling.add)
         resync = Resync(
             store=store,
@@ -269,6 +271,7 @@ class Leader:
                 ("mirror", mirror.run),
                 ("wishes", wishes.run),
                 ("feed", reader.run),
+                ("line", line.run),
                 ("sweep", lambda: sweep.run(settings.sweep_interval_seconds)),
                 ("resync", lambda: resync.run(settings.resync_interval_seconds)),
                 ("kopf", operator.run),

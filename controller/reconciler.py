@@ -17,12 +17,14 @@ from typing import Any
 import structlog
 
 from executions.adapters.logging import emit_summary
+from executions.admission import Hindrance, who_holds
 from executions.answer import Reply
 from executions.automatic_retry import message_for_worker
 from executions.callback_token import KeyRing
+from executions.conditions import Reason
 from executions.errors import InvalidTask, LaunchRefused, LaunchUnclear
 from executions.index import Index, index_scores
-from executions.lifecycle import ended, intend_launch, is_orphan, launch_failed, launched
+from executions.lifecycle import ended, hindered, intend_launch, is_orphan, launch_failed, launched
 from executions.names import launch_token
 from executions.operations.commands import Commands
 from executions.operations.transact import alter_seen
@@ -39,7 +41,7 @@ from executions.plan import (
 )
 from executions.policy import Policy
 from executions.ports import Launched, Launcher, LaunchIntent, LaunchOrder, Snapshot, Store
-from executions.record import Attempt, Evidence, Execution, Launch, Rung, Status
+from executions.record import Attempt, Evidence, Execution, Launch, Rung, Status, Waiting
 from executions.submission import promote
 from executions.summary import Slice
 from executions.task import task_from_document
@@ -50,6 +52,10 @@ _STOP_AGAIN_SECONDS = 1.0
 _STOP_UNCLEAR_SECONDS = 30.0
 _FRESH_SECONDS = 5.0
 """How old a look at the record may be when a launch is sent on it."""
+_FINAL_STATUS = {
+    Hindrance.HELD: "held",
+    **dict.fromkeys((Hindrance.NO_SLOT, Hindrance.NO_SLOT_OF_TYPE, Hindrance.NOT_ITS_TURN), "slot_unavailable"),
+}
 _log = structlog.get_logger(__name__)
 
 
@@ -135,6 +141,9 @@ class Reconciler:
         latest = execution.latest
         launcher = self._launcher(latest)
         if launcher is None:
+            why = f"no controller here has the launcher {latest.launcher!r}"
+            waiting = Waiting(reason=Reason.NO_LAUNCHER, message=why, since=seen.now_ms)
+            await self._note_waiting(seen, execution, waiting, "no_launcher")
             return None
         try:
             order = self._order(execution, latest.launch_tries + 1)
@@ -161,8 +170,34 @@ class Reconciler:
                 callback_key=keys.current if keys else None,
             )
 
-        done = await alter_seen(self.store, seen, intend)
+        done = await alter_seen(self.store, seen, intend, slots=self.policy.slots)
+        if done.answer.reply is Reply.HINDERED:
+            await self._wait(done.following or seen, Hindrance(str(done.answer.detail)))
         return done.following if done.answer.reply is Reply.ACCEPTED else None
+
+    async def _wait(self, seen: Snapshot, hindrance: Hindrance) -> None:
+        """Say why the launch does not begin; whoever makes room wakes us."""
+        execution = seen.execution
+        if execution is None:
+            return
+        latest = execution.latest
+        if hindrance is Hindrance.HELD:
+            hold = await self.store.held()
+            why = f"on hold by {hold.by}: {hold.reason}" if hold else "on hold until a moment ago"
+            waiting = Waiting(reason=Reason.HELD, message=why, since=seen.now_ms)
+        else:
+            standing = await self.store.standing()
+            why = who_holds(standing, self.policy.slots, latest.task_type)
+            waiting = Waiting(reason=Reason.SLOT_UNAVAILABLE, message=why, since=seen.now_ms)
+        await self._note_waiting(seen, execution, waiting, _FINAL_STATUS[hindrance])
+
+    async def _note_waiting(self, seen: Snapshot, execution: Execution, waiting: Waiting, final_status: str) -> None:
+        attempt = execution.latest.number
+        done = await alter_seen(self.store, seen, lambda found, _: hindered(found, attempt, waiting))
+        if done.answer.reply is Reply.ACCEPTED:
+            part = self._slice(execution, seen.now_ms)
+            part.left_out("launch")
+            self.emit(part.event("skipped", final_status, now_ms=seen.now_ms))
 
     async def _launch(self, seen: Snapshot, execution: Execution, launch: Launch) -> Snapshot | None:
         launcher = self._launcher(execution.latest)

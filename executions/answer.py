@@ -33,6 +33,8 @@ class Reply(StrEnum):
     REFUSED = "refused"
     """The claim of a launch belongs to another worker, or the launch is not the live one."""
     ACCEPTED = "accepted"
+    HINDERED = "hindered"
+    """No launch may begin now: the detail is a Hindrance."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from alakai_worker.redaction import sanitised
 
 from executions.moment import iso_from_ms
 from executions.names import reason_from_code
-from executions.record import Attempt, Execution, Judgement, Schedule, ScheduleOutcome, Status
+from executions.record import NO_LAUNCHER, Attempt, Execution, Judgement, Schedule, ScheduleOutcome, Status
 
 
 class Condition(StrEnum):
@@ -54,6 +54,12 @@ class Reason(StrEnum):
     """Claimed; its turn to be launched has not come."""
     SUSPENDED = "Suspended"
     """Held back by ``spec.suspend``."""
+    SLOT_UNAVAILABLE = "SlotUnavailable"
+    """As many attempts are live as may be, or those that are free are for others that have waited for longer."""
+    HELD = "Held"
+    """The whole installation is on hold."""
+    NO_LAUNCHER = NO_LAUNCHER
+    """Nobody here has the launcher that it was claimed for."""
     LAUNCHING = "Launching"
     """A launch was sent and is not answered yet."""
     WAITING_AGAIN = "WaitingForRelaunch"
@@ -136,6 +142,8 @@ def why_attempt(attempt: Attempt) -> Why:
             return Why(Reason.AT_WORK, f"worker {attempt.worker_id or 'unknown'} is at work")
     if attempt.launch is not None:
         return Why(Reason.LAUNCHING, f"launch {attempt.launch.launch_try} is on its way")
+    if attempt.waiting is not None:
+        return Why(attempt.waiting.reason, sanitised(attempt.waiting.message))
     if (verdict := verdict_on(attempt, attempt.launch_tries)) is not None:
         return Why(Reason.WAITING_AGAIN, sanitised(f"launch {attempt.launch_tries} is repeated: {verdict.message}"))
     if attempt.launch_tries:

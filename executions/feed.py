@@ -62,7 +62,10 @@ def _transition(before: Execution | None, after: Execution) -> Transition | None
 def _visible(execution: Execution) -> object:
     state = execution.state
     attempts = [
-        (item.number, item.status, item.worker_id, item.evidence, item.late_results, item.is_stopping)
+        (
+            *(item.number, item.status, item.worker_id, item.evidence, item.late_results, item.is_stopping),
+            item.waiting,
+        )
         for item in execution.attempts
     ]
     return (

@@ -5,9 +5,10 @@ Because membership is derived and written in the same transaction as the record,
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
-from executions.record import Execution, Status
+from executions.record import NO_LAUNCHER, Execution, Status
 
 
 class Index(StrEnum):
@@ -34,6 +35,26 @@ def index_scores(execution: Execution) -> dict[Index, int | None]:
         Index.DUE: _due_ms(execution),
         Index.FINISHED: (latest.finished_at or 0) if latest.status.is_finished else None,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an execution stands among those of its task type."""
+
+    task_type: str
+    since_ms: int | None
+    """Since when it could be launched, or when it may be again; None when it waits for no slot."""
+    live_ms: int | None
+    """The time of the claim of a live attempt, which holds a slot; None for any other."""
+
+
+def place(execution: Execution) -> Place:
+    """In the line for a slot, among the holders of slots, or nowhere."""
+    latest, scores = execution.latest, index_scores(execution)
+    waits_ms, hindered = scores[Index.WAITING], latest.waiting is not None and latest.waiting.reason == NO_LAUNCHER
+    can_begin = waits_ms is not None and not execution.state.suspended and not hindered
+    since_ms = max(waits_ms or 0, latest.launch_not_before or 0) if can_begin else None
+    return Place(latest.task_type, since_ms, scores[Index.LIVE])
 
 
 def _due_ms(execution: Execution) -> int | None:

@@ -36,6 +36,7 @@ from executions.record import (
     StopOrder,
     StopReport,
     Suspicion,
+    Waiting,
 )
 
 EVIDENCE_KEPT = 16
@@ -69,7 +70,17 @@ def intend_launch(
         callback_key=callback_key,
         callback_expires_at=None if callback_key is None else now_ms + LIFE_MS,
     )
-    return execution.with_latest(launch=launch, launch_tries=launch.launch_try, launch_not_before=None)
+    return execution.with_latest(launch=launch, launch_tries=launch.launch_try, launch_not_before=None, waiting=None)
+
+
+def hindered(execution: Execution, attempt: int, waiting: Waiting) -> Execution:
+    """Note what keeps the waiting attempt from being launched; the same once more changes nothing."""
+    latest = execution.latest
+    if latest.number != attempt or latest.status is not Status.PENDING or latest.launch is not None:
+        return execution
+    if latest.waiting is not None and latest.waiting.reason == waiting.reason:
+        return execution
+    return execution.with_latest(waiting=waiting)
 
 
 def launched(

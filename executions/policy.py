@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from executions.admission import Slots
 
 AUTOMATIC_RETRIES_LIMIT = 4
 """However large the budget is: what is still transient after that needs a person."""
@@ -28,6 +30,7 @@ class Policy:
     """Wait before the second launch try; doubles with each further one, up to a minute."""
     retry_redeliver_ms: int = 60_000
     finished_ttl_ms: int = 86_400_000
+    slots: Slots = field(default_factory=Slots)
 
     def may_retry(self, attempt: int) -> bool:
         return attempt <= self.max_retries

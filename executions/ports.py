@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
+from executions.admission import Hindrance, Hold, Slots, Standing
 from executions.answer import Answer
 from executions.evidence import Observation
 from executions.feed import FeedEntry
@@ -50,6 +51,8 @@ class Committed(StrEnum):
     WRITTEN = "written"
     REPEATED = "repeated"
     """This operation was committed before; nothing was written now."""
+    HINDERED = "hindered"
+    """The launch whose intent was to be written may not begin now."""
     CONFLICT = "conflict"
     """Somebody else changed the execution: read again and decide anew."""
 
@@ -60,6 +63,7 @@ class CommitResult:
 
     committed: Committed
     answer: Answer | None = None
+    hindrance: Hindrance | None = None
     following: Snapshot | None = None
     """What a read would give now, of an execution that was written: the next decision needs no read."""
 
@@ -91,8 +95,11 @@ class Store(Protocol):
         answer: Answer,
         *,
         operation: Operation | None = None,
+        slots: Slots | None = None,
     ) -> CommitResult:
         """Write ``execution`` in place of what ``snapshot`` read, all or nothing.
+
+        ``slots`` are the limits for a launch whose intent is written: HINDERED when it may not begin now.
 
         The record's changed attempts, the state (sequence and version raised by one), the index entries, the feed
         entry and the operation's memory are written at once. None with an operation only remembers the operation;
@@ -109,6 +116,16 @@ class Store(Protocol):
         ...
 
     async def count(self, index: Index) -> int: ...
+
+    async def standing(self, *, heads: int = 0) -> Standing:
+        """Who holds slots and who waits for one, by task type, with so many of the first in each line."""
+        ...
+
+    async def hold(self, hold: Hold | None) -> None:
+        """Put the installation on hold, or end that (None)."""
+        ...
+
+    async def held(self) -> Hold | None: ...
 
     def foreign_changes(self, *, batch: int = 200) -> AsyncIterator[str]:
         """Ids of tasks whose record is not what we last committed: written, edited or removed by hand.

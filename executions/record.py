@@ -174,6 +174,19 @@ class LateResult(_Stored):
     pull_request_url: str | None = None
 
 
+NO_LAUNCHER = "NoLauncher"
+"""The reason of an attempt that nobody here can launch: it must not keep others waiting."""
+
+
+class Waiting(_Stored):
+    """What keeps a claimed attempt from being launched, as it was found first."""
+
+    reason: str
+    """A word of ``conditions.Reason``."""
+    message: str
+    since: Moment
+
+
 class Attempt(_Stored):
     """One attempt, the value of one field of the record's hash."""
 
@@ -195,6 +208,8 @@ class Attempt(_Stored):
     launch: Launch | None = None
     launch_tries: int = 0
     launch_not_before: Moment | None = None
+    waiting: Waiting | None = None
+    """None while nothing is known to hinder its launch."""
     automatic_retry: int | None = None
     """The how many-th automatic retry it is; None for an attempt that somebody asked for."""
     codex_transient_fallback_mode: str | None = None

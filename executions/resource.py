@@ -19,6 +19,7 @@ from alakai_worker.redaction import sanitised
 from executions import names
 from executions.conditions import (
     Phase,
+    Reason,
     Why,
     conditions,
     phase,
@@ -35,6 +36,11 @@ from executions.record import Attempt, Execution, Judgement, Status
 from executions.task import Task, task_from_document
 
 ATTEMPTS_SHOWN = 16
+_NEXT_OF_WAITING: dict[str, str] = {
+    Reason.HELD: "launch, once the hold ends (alakai resume)",
+    Reason.SLOT_UNAVAILABLE: "launch, once a slot is free",
+    Reason.NO_LAUNCHER: "launch, once a controller has its launcher",
+}
 _API_VERSION = f"{names.GROUP}/{names.VERSION}"
 _UNOWNED_FINALIZERS = (names.FINALIZER,)
 
@@ -281,6 +287,8 @@ def _next_step(execution: Execution, policy: Policy) -> str | None:
     if latest.status is Status.PENDING and latest.launch is None:
         if state.suspended:
             return "launch, once spec.suspend is false"
+        if latest.waiting is not None:
+            return _NEXT_OF_WAITING.get(latest.waiting.reason, "launch")
         return f"launch at {iso_from_ms(latest.launch_not_before)}" if latest.launch_not_before else "launch"
     if latest.status is not Status.FAILED:
         return None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from executions.feed import FeedEntry, Transition, entry_between
-from executions.index import Index, index_scores
+from executions.index import Index, Place, index_scores, place
 from executions.ports import Snapshot
 from executions.record import Execution, adopted, encoded
 
@@ -24,6 +24,7 @@ class Write:
     attempts: Mapping[str, bytes]
     state: bytes
     scores: Mapping[Index, int | None]
+    place: Place
     entry: FeedEntry | None
 
 
@@ -36,6 +37,7 @@ def write_for(snapshot: Snapshot, execution: Execution) -> Write:
         attempts={str(item.number): encoded(item) for item in following.attempts if before.get(item.number) != item},
         state=encoded(following.state),
         scores=index_scores(following),
+        place=place(following),
         entry=entry_between(snapshot.execution, following, snapshot.now_ms),
     )
 

@@ -74,7 +74,7 @@ class Consumer:
             name="tasks",
             receivers=concurrency,
             wait_seconds=wait_seconds,
-            may_receive=self._has_room,
+            reason_to_wait=self._reason_to_wait,
             heartbeat=heartbeat,
             draw=draw,
         )
@@ -86,8 +86,13 @@ class Consumer:
     def stop(self) -> None:
         self._poller.stop()
 
-    async def _has_room(self) -> bool:
-        return await self._store.count(Index.WAITING) < self._pending_max
+    async def _reason_to_wait(self) -> str | None:
+        hold = await self._store.held()
+        if hold is not None:
+            return f"on hold by {hold.by}"
+        if await self._store.count(Index.WAITING) >= self._pending_max:
+            return "enough attempts are waiting already (PENDING_MAX)"
+        return None
 
     async def _handle(self, message: Message) -> None:
         piece = Slice("orchestrator", "invalid_message", message.message_id, self._clock_ms())

@@ -18,6 +18,10 @@ from executions.feed import Transition
 from executions.ports import Feed
 
 _ASKED = (Transition.UPDATED, Transition.PENDING, Transition.FAILED)
+_FREEING = (
+    *(Transition.SUCCEEDED, Transition.FAILED, Transition.CANCELLED),
+    *(Transition.PENDING, Transition.FORGOTTEN),
+)
 _TRIM_EVERY = 100
 _PAUSE_SECONDS = 1.0
 _log = structlog.get_logger(__name__)
@@ -35,8 +39,17 @@ class MirrorInput(Protocol):
 class FeedReader:
     """``run`` hands each entry's task to the mirror; ``wake`` reconciles it."""
 
-    def __init__(self, feed: Feed, mirror: MirrorInput, wake: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        mirror: MirrorInput,
+        wake: Callable[[str], None],
+        *,
+        on_freed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``on_freed`` is called when an attempt has ended or gave its worker up, so that another one may begin."""
         self._feed = feed
+        self._on_freed = on_freed
         self._mirror = mirror
         self._wake = wake
 
@@ -56,5 +69,7 @@ class FeedReader:
     async def turn(self) -> None:
         for entry in await self._feed.read():
             self._mirror.add(entry.task_id)
+            if entry.transition in _FREEING:
+                self._on_freed()
             if self._mirror.api_is_away or entry.transition in _ASKED:
                 self._wake(entry.task_id)

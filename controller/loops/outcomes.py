@@ -48,7 +48,7 @@ class Outcomes:
             self._handle,
             name="outcomes",
             wait_seconds=wait_seconds,
-            may_receive=self._note_when_drained,
+            reason_to_wait=self._note_when_drained,
             on_turn=self._count,
             heartbeat=heartbeat,
             draw=draw,
@@ -93,7 +93,7 @@ class Outcomes:
                 self._empty_polls = 0
                 self._drained_at_ms = None
 
-    async def _note_when_drained(self) -> bool:
+    async def _note_when_drained(self) -> None:
+        """Nothing is a reason to wait: what is kept is applied under a hold, too."""
         if self._empty_polls >= _EMPTY_POLLS and self._drained_at_ms is None:
             self._drained_at_ms = await self._store.now_ms()
-        return True

@@ -58,7 +58,7 @@ class Poller:
         name: str,
         receivers: int = 1,
         wait_seconds: float = WAIT_SECONDS,
-        may_receive: Callable[[], Awaitable[bool]] | None = None,
+        reason_to_wait: Callable[[], Awaitable[str | None]] | None = None,
         on_turn: Callable[[Turn], None] = lambda _: None,
         heartbeat: Callable[[], None] = lambda: None,
         draw: Callable[[], float] = random.random,
@@ -68,7 +68,7 @@ class Poller:
         self._handle = handle
         self._receivers = receivers
         self._wait_seconds = wait_seconds
-        self._may_receive = may_receive
+        self._reason_to_wait = reason_to_wait
         self._on_turn = on_turn
         self._heartbeat = heartbeat
         self._draw = draw
@@ -112,8 +112,9 @@ class Poller:
         was_away = Turn.STORE_AWAY in self._troubles
         try:
             await self._store.ping()
-            if self._may_receive is not None and not await self._may_receive():
-                self._begin(Turn.FULL, "enough attempts are waiting already (PENDING_MAX)")
+            reason = await self._reason_to_wait() if self._reason_to_wait is not None else None
+            if reason is not None:
+                self._begin(Turn.FULL, reason)
                 return Turn.FULL
             self._end(Turn.FULL)
             messages = await self._queue.receive(maximum=maximum, wait_seconds=self._wait_seconds)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from executions.admission import next_in_line
 from executions.answer import Reply
 from executions.errors import AlakaiError, LaunchUnclear, StoreUnavailable
 from executions.evidence import Fate, Observation, Verdict, WorkerState, judge, report_is_overdue
@@ -28,6 +29,7 @@ LOOK_BATCH = 100
 """ECS DescribeTasks takes at most 100 tasks (botocore service model)."""
 _READ_BATCH = 200
 _EVERYTHING = 1_000_000
+_HEADS = 64
 _log = structlog.get_logger(__name__)
 
 
@@ -56,6 +58,7 @@ class Sweep:
     """For one call to a launcher; it counts as failed after that."""
     patience_seconds: float = 10
     """How long a pass waits for its launchers before it ends without those that are still busy."""
+    _has_woken_all: bool = field(default=False, init=False)
     _looked_ms: dict[str, int] = field(default_factory=dict, init=False)
     _alive_ms: dict[str, int] = field(default_factory=dict, init=False)
     """By worker: when it was last looked at, and when last seen alive. Only sharpens verdicts, so it may be lost."""
@@ -95,9 +98,21 @@ class Sweep:
     async def wake_waiting(self) -> None:
         """Wake what waits for a launch or is due, in the order of age: a missed watch event delays, never loses."""
         now_ms = await self.store.now_ms()
-        for index in (Index.DUE, Index.WAITING):
-            for task_id in await self.store.members(index, up_to_ms=now_ms, limit=_EVERYTHING):
-                self.wake(task_id)
+        due = await self.store.members(Index.DUE, up_to_ms=now_ms, limit=_EVERYTHING)
+        for task_id in due + await self._whose_turn_it_is(now_ms):
+            self.wake(task_id)
+
+    async def _whose_turn_it_is(self, now_ms: int) -> list[str]:
+        """Of those that wait: nobody during a hold, and with limits only as many as there is room for.
+
+        The first pass wakes all of them, so that each knows why it waits.
+        """
+        slots, is_first, self._has_woken_all = self.policy.slots, not self._has_woken_all, True
+        if is_first or not (slots.is_limited or await self.store.held()):
+            return await self.store.members(Index.WAITING, up_to_ms=now_ms, limit=_EVERYTHING)
+        if await self.store.held():
+            return []
+        return next_in_line(await self.store.standing(heads=_HEADS), slots)
 
     async def _wanted(self, task_ids: Sequence[str]) -> dict[str, dict[str, _Watched]]:
         """The workers of live attempts, by launcher; wakes what has no worker yet or is to be stopped."""

@@ -7,12 +7,14 @@ process; a commit whose answer was lost is not counted.
 
 from __future__ import annotations
 
+from collections import Counter as Counts
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
-from prometheus_client import Counter, Histogram, start_http_server
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
+from executions.admission import Slots, Standing
 from executions.errors import InvalidSettings
 from executions.names import OUR_ERROR_CODES
 from executions.record import Attempt, Execution, ScheduleOutcome
@@ -38,6 +40,11 @@ LAUNCH_TRIES = Counter(
 AUTOMATIC_RETRIES = Counter(
     "alakai_automatic_retries", "Automatic retries by what became of them, scheduled first", ("outcome",)
 )
+SLOTS_HELD = Gauge("alakai_slots_held", "Live attempts, each of which holds a slot", ("task_type",))
+SLOTS_LIMIT = Gauge("alakai_slots_limit", "Attempts that may be live at once; all: of every type", ("task_type",))
+WAITING = Gauge("alakai_attempts_waiting", "Attempts that could be launched if they were let", ("task_type",))
+ON_HOLD = Gauge("alakai_on_hold", "1 while the whole installation is on hold")
+_KNOWN_TYPES = ("implementation", "digest", "bug-hunter")
 _SCHEDULE_OUTCOMES = frozenset({"scheduled", *ScheduleOutcome})
 _KINDS = ("never_started", "preempted")
 _log = structlog.get_logger(__name__)
@@ -88,6 +95,22 @@ def _count_schedule(before: Execution | None, after: Execution) -> None:
 
 def _launcher(attempt: Attempt) -> str:
     return attempt.launcher or "unknown"
+
+
+def tell_admission(standing: Standing, slots: Slots, *, is_held: bool) -> None:
+    """Who holds slots and who waits, by task type: those that we know or that have a limit, all others in one."""
+    ON_HOLD.set(is_held)
+    named = {*_KNOWN_TYPES, *slots.per_type}
+    for gauge, counts in ((SLOTS_HELD, standing.live), (WAITING, standing.waiting)):
+        told = Counts[str](dict.fromkeys((*named, "other"), 0))
+        for task_type, count in counts.items():
+            told[task_type if task_type in named else "other"] += count
+        for task_type, count in told.items():
+            gauge.labels(task_type).set(count)
+    for task_type, limit in slots.per_type.items():
+        SLOTS_LIMIT.labels(task_type).set(limit)
+    if slots.total is not None:
+        SLOTS_LIMIT.labels("all").set(slots.total)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,24 @@ class Keys:
         """String: the task's message, for workers that read it instead of claiming it."""
         return f"{self.prefix}/payload:{task_id}"
 
+    def line(self, task_type: str) -> str:
+        """Sorted set: tasks of that type that wait for a slot, by since when. Spelled in ``commit.lua`` too."""
+        return f"{self.prefix}/line:{task_type}"
+
+    def slots(self, task_type: str) -> str:
+        """Sorted set: tasks of that type that hold a slot. Spelled in ``commit.lua`` too."""
+        return f"{self.prefix}/slots:{task_type}"
+
+    @property
+    def types(self) -> str:
+        """Set: the task types that have any of those. Spelled in ``commit.lua`` too."""
+        return f"{self.prefix}/types"
+
+    @property
+    def hold(self) -> str:
+        """String: there while the installation is on hold. Spelled in ``commit.lua`` too."""
+        return f"{self.prefix}/hold"
+
     @property
     def feed(self) -> str:
         """Stream: the change feed."""

@@ -20,11 +20,12 @@ from executions.adapters.metrics import count_commit
 from executions.adapters.redis_connection import connect, redis_errors, script_text
 from executions.adapters.redis_keys import Keys
 from executions.adapters.settings import Settings
+from executions.admission import Hindrance, Hold, Slots, Standing
 from executions.answer import Answer, Reply
 from executions.automatic_retry import retry_scheduling
 from executions.errors import StoreUnavailable
 from executions.feed import FeedEntry
-from executions.index import Index
+from executions.index import Index, Place
 from executions.names import TASK_ID
 from executions.ports import CommitResult, Committed, FollowUp, Operation, Snapshot, nothing_follows
 from executions.record import Execution, RecordUnreadable, execution_from_stored
@@ -114,6 +115,7 @@ class RedisStore:
         answer: Answer,
         *,
         operation: Operation | None = None,
+        slots: Slots | None = None,
     ) -> CommitResult:
         execution = self._follow_up(snapshot, execution) if execution is not None else None
         write = write_for(snapshot, execution) if execution is not None else None
@@ -142,6 +144,9 @@ class RedisStore:
                     encoded_entry(entry) if entry else b"",
                     _encoded_answer(answer) if operation else b"",
                     (operation.ttl_seconds if operation else None) or 0,
+                    keys.prefix,
+                    *_place(write),
+                    *_guard(slots),
                     *_fields_and_scores(write),
                 ],
             )
@@ -154,6 +159,8 @@ class RedisStore:
                 return CommitResult(Committed.REPEATED, _decoded_answer(remembered))
             case b"CONFLICT":
                 return CommitResult(Committed.CONFLICT)
+            case b"HINDERED":
+                return CommitResult(Committed.HINDERED, hindrance=Hindrance(remembered.decode()))
             case b"FENCED":
                 raise StoreUnavailable("a later leader has begun; this one has no say any more")
         raise StoreUnavailable("this Redis has lost its data or is another one (its epoch differs); it is not served")
@@ -177,6 +184,42 @@ class RedisStore:
     async def count(self, index: Index) -> int:
         with redis_errors():
             return int(await self.redis.zcard(self.keys.index(index)))
+
+    async def standing(self, *, heads: int = 0) -> Standing:
+        with redis_errors():
+            now_ms = await self.now_ms()
+            found_names = await self.redis.smembers(self.keys.types)
+            names = sorted(name.decode() for name in found_names if isinstance(name, bytes))
+            pipeline = self.redis.pipeline(transaction=False)
+            for name in names:
+                pipeline.zcard(self.keys.slots(name))
+                pipeline.zcount(self.keys.line(name), "-inf", now_ms)
+                if heads:
+                    pipeline.zrangebyscore(self.keys.line(name), "-inf", now_ms, start=0, num=heads, withscores=True)
+            found = await pipeline.execute() if names else []
+        width = 3 if heads else 2
+        return Standing(
+            live=dict(zip(names, found[::width], strict=True)),
+            waiting=dict(zip(names, found[1::width], strict=True)),
+            heads={
+                name: [(int(since), task_id.decode()) for task_id, since in first]
+                for name, first in zip(names, found[2::width], strict=True)
+            }
+            if heads
+            else {},
+        )
+
+    async def hold(self, hold: Hold | None) -> None:
+        with redis_errors():
+            if hold is None:
+                await self.redis.delete(self.keys.hold)
+            else:
+                await self.redis.set(self.keys.hold, orjson.dumps(hold))
+
+    async def held(self) -> Hold | None:
+        with redis_errors():
+            found = await self.redis.get(self.keys.hold)
+        return _hold_from(found) if isinstance(found, bytes) else None
 
     async def foreign_changes(self, *, batch: int = 200) -> AsyncIterator[str]:
         async for ids in self._scan(self.keys.record(""), batch):
@@ -285,6 +328,27 @@ def _fields_and_scores(write: Write | None) -> list[Any]:
     for name, value in attempts.items():
         flat += [name, value]
     return [*flat, *("" if scores.get(index) is None else scores[index] for index in _INDEXES)]
+
+
+def _place(write: Write | None) -> list[Any]:
+    place = write.place if write else Place("", None, None)
+    return [place.task_type, *("" if score is None else score for score in (place.since_ms, place.live_ms))]
+
+
+def _guard(slots: Slots | None) -> list[Any]:
+    if slots is None:
+        return ["", "", ""]
+    per_type = ",".join(f"{name}={limit}" for name, limit in slots.per_type.items())
+    return ["slots", "" if slots.total is None else slots.total, per_type]
+
+
+def _hold_from(text: bytes) -> Hold:
+    """Somebody may have set the key by hand: whatever it says, it holds."""
+    try:
+        document = orjson.loads(text)
+        return Hold(str(document["by"]), str(document["reason"]), int(document["since_ms"]))
+    except (ValueError, TypeError, KeyError):
+        return Hold("unknown", "the key was set by hand", 0)
 
 
 def _encoded_answer(answer: Answer) -> bytes:

@@ -12,7 +12,9 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from executions.admission import Slots
 from executions.errors import InvalidSettings
+from executions.names import TASK_TYPE
 from executions.policy import Policy
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -45,6 +47,10 @@ class Settings(BaseSettings):
     outcomes_sqs_queue_url: str = ""
     ecs_events_sqs_queue_url: str = ""
     """A queue that EventBridge sends ``ECS Task State Change`` events to; empty: the sweep alone finds changes."""
+    slots_total: Annotated[int, Field(ge=1)] | None = None
+    """Attempts that may be live at once; None: as many as there are."""
+    slots_per_type: Annotated[dict[str, Annotated[int, Field(ge=0)]], NoDecode] = Field(default_factory=dict)
+    """The same by task type: ``implementation=20,digest=5``."""
     pending_max: Annotated[int, Field(ge=1)] = 10_000
 
     launcher: str = ""
@@ -95,6 +101,17 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
+    @field_validator("slots_per_type", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        wrong = [name for name, _, _ in pairs if not TASK_TYPE.fullmatch(name.strip())]
+        if wrong:
+            raise ValueError("it must read TYPE=NUMBER,TYPE=NUMBER, for example implementation=20,digest=5")
+        return {name.strip(): limit.strip() for name, _, limit in pairs}
+
     @property
     def is_local(self) -> bool:
         return self.env == "local"
@@ -139,6 +156,7 @@ class Settings(BaseSettings):
             max_launch_tries=self.max_launch_tries,
             retry_redeliver_ms=_ms(self.retry_redeliver_seconds),
             finished_ttl_ms=_ms(self.finished_ttl_seconds),
+            slots=Slots(self.slots_total, self.slots_per_type),
         )
 
 

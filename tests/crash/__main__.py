@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
@@ -102,7 +103,8 @@ def main() -> int:
 def _problem(future: Future[Result]) -> str | None:
     error = future.exception()
     if error is not None:
-        return f"{type(error).__name__}: {str(error)[:500]}"
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{type(error).__name__}: {str(error)[:500]} ({Path(last.filename).name}:{last.lineno}: {last.line})"
     result = future.result()
     if not result.is_reached:
         return "never reached, so that nothing was tested"

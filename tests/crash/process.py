@@ -49,7 +49,9 @@ def set_up(trap: Trap) -> None:
     RedisStore.commit = _trapped(  # type: ignore[method-assign]
         trap,
         RedisStore.commit,
-        lambda _, snapshot, execution, *__, operation=None: commit_step(snapshot.execution, execution, operation),
+        lambda _, snapshot, execution, *__, operation=None, **___: commit_step(
+            snapshot.execution, execution, operation
+        ),
         lambda: StoreUnavailable(_LOST),
     )
 

@@ -217,10 +217,14 @@ class Installation(AbstractContextManager["Installation"]):
 
     def alakai(self, *arguments: str) -> dict[str, str]:
         """What the command line tool printed, by name."""
+        return dict(line.split(": ", 1) for line in self.alakai_says(*arguments).splitlines())
+
+    def alakai_says(self, *arguments: str) -> str:
+        """What the command line tool printed."""
         command = [sys.executable, "-m", "cli.main", *arguments]
         done = subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
-        return dict(line.split(": ", 1) for line in done.stdout.splitlines())
+        return done.stdout
 
     # What users send
 
@@ -283,6 +287,11 @@ class Installation(AbstractContextManager["Installation"]):
         """Attempt and phase that kubectl shows."""
         found = self.resource(name)
         return _shown(found) if found else None
+
+    def statuses(self) -> dict[str, dict[str, Any]]:
+        """The status of every resource by its name."""
+        items = json.loads(self.kubectl("get", "executions", "-o", "json"))["items"]
+        return {item["metadata"]["name"]: item.get("status", {}) for item in items}
 
     def resources(self) -> dict[str, tuple[int, str]]:
         """Attempt and phase of every resource by task id."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from executions.admission import Hold, Slots, Standing
 from executions.answer import Answer
 from executions.errors import QueueUnavailable, QueueUnclear, StoreUnavailable
 from executions.index import Index
@@ -34,14 +35,20 @@ class UnreliableStore:
         return [dataclasses.replace(item, now_ms=self.now) for item in await self._store.read_many(task_ids)]
 
     async def commit(
-        self, snapshot: Snapshot, execution: Execution | None, answer: Answer, *, operation: Operation | None = None
+        self,
+        snapshot: Snapshot,
+        execution: Execution | None,
+        answer: Answer,
+        *,
+        operation: Operation | None = None,
+        slots: Slots | None = None,
     ) -> CommitResult:
         fault, self.fault = self.fault, None
         if fault == "request lost":
             raise StoreUnavailable(fault)
         if fault == "edited meanwhile":
             await self._edit(snapshot.task_id)
-        result = await self._store.commit(snapshot, execution, answer, operation=operation)
+        result = await self._store.commit(snapshot, execution, answer, operation=operation, slots=slots)
         if fault == "reply lost":
             raise StoreUnavailable(fault)
         return result
@@ -57,6 +64,15 @@ class UnreliableStore:
 
     async def count(self, index: Index) -> int:
         return await self._store.count(index)
+
+    async def standing(self, *, heads: int = 0) -> Standing:
+        return await self._store.standing(heads=heads)
+
+    async def hold(self, hold: Hold | None) -> None:
+        await self._store.hold(hold)
+
+    async def held(self) -> Hold | None:
+        return await self._store.held()
 
     def foreign_changes(self, *, batch: int = 200) -> AsyncIterator[str]:
         return self._store.foreign_changes(batch=batch)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 
+from executions.admission import Hindrance, Hold, Slots, Standing, hindrance
 from executions.answer import Answer
 from executions.errors import StoreUnavailable
 from executions.feed import FeedEntry
-from executions.index import Index
+from executions.index import Index, Place
 from executions.ports import CommitResult, Committed, FollowUp, Operation, Snapshot, nothing_follows
 from executions.record import Execution, RecordUnreadable, execution_from_stored
 from executions.write import foreign_incarnation, forgotten_entry, record_digest, write_for
@@ -25,6 +27,8 @@ class MemoryStore:
         self.indexes: dict[Index, dict[str, int]] = {index: {} for index in Index}
         self.operations: dict[str, Answer] = {}
         self.feed: list[FeedEntry] = []
+        self.places: dict[str, Place] = {}
+        self.on_hold: Hold | None = None
 
     async def read(self, task_id: str) -> Snapshot:
         self._check()
@@ -58,6 +62,7 @@ class MemoryStore:
         answer: Answer,
         *,
         operation: Operation | None = None,
+        slots: Slots | None = None,
     ) -> CommitResult:
         self._check()
         if operation and operation.key in self.operations:
@@ -66,6 +71,8 @@ class MemoryStore:
         fields, following = self.records.get(task_id, {}), None
         if self.states.get(task_id, (0, b"", ""))[0] != snapshot.version or record_digest(fields) != snapshot.digest:
             return CommitResult(Committed.CONFLICT)
+        if slots is not None and (why := self._hindrance(task_id, slots)) is not None:
+            return CommitResult(Committed.HINDERED, hindrance=why)
         if execution is not None:
             write = write_for(snapshot, self._follow_up(snapshot, execution))
             fields = {**fields, **write.attempts}
@@ -75,6 +82,7 @@ class MemoryStore:
                 self.indexes[index].pop(task_id, None)
                 if score is not None:
                     self.indexes[index][task_id] = score
+            self.places[task_id] = write.place
             if write.entry:
                 self.feed.append(write.entry)
             digest = record_digest(fields)
@@ -83,6 +91,7 @@ class MemoryStore:
             self.states[task_id] = (snapshot.version + 1, b"", "")
             for scores in self.indexes.values():
                 scores.pop(task_id, None)
+            self.places.pop(task_id, None)
             self.feed.append(forgotten_entry(snapshot))
         if operation:
             self.operations[operation.key] = answer
@@ -105,6 +114,24 @@ class MemoryStore:
         self._check()
         return len(self.indexes[index])
 
+    async def standing(self, *, heads: int = 0) -> Standing:
+        self._check()
+        standing = {item.task_type for item in self.places.values() if (item.since_ms, item.live_ms) != (None, None)}
+        lines = {name: self._line(name, self.now) for name in standing}
+        return Standing(
+            live={name: self._live().get(name, 0) for name in standing},
+            waiting={name: len(line) for name, line in lines.items()},
+            heads={name: line[:heads] for name, line in lines.items()} if heads else {},
+        )
+
+    async def hold(self, hold: Hold | None) -> None:
+        self._check()
+        self.on_hold = hold
+
+    async def held(self) -> Hold | None:
+        self._check()
+        return self.on_hold
+
     async def foreign_changes(self, *, batch: int = 200) -> AsyncIterator[str]:
         self._check()
         for task_id in [*self.records, *(item for item in self.states if item not in self.records)]:
@@ -126,6 +153,35 @@ class MemoryStore:
     async def close(self) -> None:
         self.unavailable = True
 
+    def _hindrance(self, task_id: str, slots: Slots) -> Hindrance | None:
+        own = self.places[task_id]
+        older = {
+            name: sum(1 for since, other in self._line(name) if _before(since, other, own, task_id, name))
+            for name in {item.task_type for item in self.places.values()}
+        }
+        return hindrance(own.task_type, slots=slots, is_held=self.on_hold is not None, live=self._live(), older=older)
+
+    def _live(self) -> dict[str, int]:
+        return dict(Counter(item.task_type for item in self.places.values() if item.live_ms is not None))
+
+    def _line(self, task_type: str, up_to_ms: int | None = None) -> list[tuple[int, str]]:
+        return sorted(
+            (item.since_ms, task_id)
+            for task_id, item in self.places.items()
+            if item.task_type == task_type
+            and item.since_ms is not None
+            and (up_to_ms is None or item.since_ms <= up_to_ms)
+        )
+
     def _check(self) -> None:
         if self.unavailable:
             raise StoreUnavailable("the store is away (test)")
+
+
+def _before(since_ms: int, other: str, own: Place, task_id: str, task_type: str) -> bool:
+    """Whether one that waits comes before us; among those of one type ids decide between equal times."""
+    if own.since_ms is None:
+        return False
+    if task_type == own.task_type:
+        return (since_ms, other) < (own.since_ms, task_id)
+    return since_ms < own.since_ms

@@ -6,13 +6,16 @@ import asyncio
 from dataclasses import replace
 from typing import Any, Protocol
 
+from executions.admission import Hindrance, Hold, Slots, Standing
 from executions.answer import Answer, Decision, Reply
 from executions.feed import FeedEntry, Transition
 from executions.index import Index
+from executions.lifecycle import ended, intend_launch
 from executions.operations.transact import transact
-from executions.ports import Committed, Operation, Snapshot, Store
+from executions.policy import Policy
+from executions.ports import CommitResult, Committed, Operation, Snapshot, Store
 from executions.record import Execution, Status
-from tests.support.builders import intended, pending, running
+from tests.support.builders import NOW_MS, intended, pending, running
 
 ANSWER = Answer(Reply.CLAIMED, "task-1", 1, "pending")
 
@@ -196,3 +199,78 @@ class StoreContract:
         assert found is not None
         assert found.latest.model_extra == {f"mark{number}": number for number in range(20)}
         assert found.state.sequence == 21
+
+    # Slots, the line, the hold
+
+    async def test_a_launch_begins_only_while_there_is_a_slot(self, store: Store) -> None:
+        slots = Slots(total=2)
+        for age, name in enumerate(("one", "two", "three")):
+            await store.commit(await store.read(name), pending(name, now_ms=NOW_MS - 9 + age), ANSWER)
+        results = [await launch(store, name, slots) for name in ("one", "two", "three")]
+        assert [result.hindrance for result in results] == [None, None, Hindrance.NO_SLOT]
+        assert results[2].committed is Committed.HINDERED
+        assert (await store.standing(heads=5)) == Standing(
+            {"implementation": 2}, {"implementation": 1}, {"implementation": [(NOW_MS - 7, "three")]}
+        )
+        await end(store, "one")
+        assert (await launch(store, "three", slots)).hindrance is None
+        for name in ("two", "three"):
+            await end(store, name)
+        assert await store.standing() == Standing({}, {})
+
+    async def test_the_oldest_comes_first_and_no_type_holds_up_another(self, store: Store) -> None:
+        slots = Slots(total=3, per_type={"implementation": 1})
+        for age, (name, task_type) in enumerate(
+            (("i1", "implementation"), ("i2", "implementation"), ("d1", "digest"), ("d2", "digest"), ("d3", "digest"))
+        ):
+            execution = pending(name, now_ms=NOW_MS + age).with_latest(task_type=task_type)
+            await store.commit(await store.read(name), execution, ANSWER)
+        assert (await launch(store, "i2", slots)).hindrance is Hindrance.NOT_ITS_TURN
+        assert (await launch(store, "d3", slots)).hindrance is Hindrance.NOT_ITS_TURN
+        assert (await launch(store, "i1", slots)).hindrance is None
+        assert (await launch(store, "i2", slots)).hindrance is Hindrance.NO_SLOT_OF_TYPE
+        assert (await launch(store, "d2", slots)).hindrance is None
+        assert (await launch(store, "d3", slots)).hindrance is Hindrance.NOT_ITS_TURN
+        assert (await launch(store, "d1", slots)).hindrance is None
+        assert (await launch(store, "d3", slots)).hindrance is Hindrance.NO_SLOT
+
+    async def test_an_attempt_of_another_type_leaves_the_slot_of_the_first(self, store: Store) -> None:
+        await store.commit(await store.read("task-1"), running(), ANSWER)
+        found = await store.read("task-1")
+        assert found.execution is not None
+        await store.commit(found, found.execution.with_latest(task_type="digest"), ANSWER)
+        assert (await store.standing()).live == {"digest": 1}
+
+    async def test_a_record_that_was_removed_by_hand_holds_no_slot(self, store: Store, world: World) -> None:
+        await store.commit(await store.read("task-1"), running(), ANSWER)
+        await world.remove_by_hand("task-1")
+        await store.commit(await store.read("task-1"), None, ANSWER)
+        assert await store.standing() == Standing({}, {})
+
+    async def test_a_hold_lets_nothing_begin_and_everything_else_go_on(self, store: Store) -> None:
+        await store.commit(await store.read("waits"), pending("waits"), ANSWER)
+        await store.commit(await store.read("runs"), running("runs"), ANSWER)
+        hold = Hold("jane", "the provider is down", NOW_MS)
+        await store.hold(hold)
+        assert await store.held() == hold
+        assert (await launch(store, "waits", Slots())).hindrance is Hindrance.HELD
+        await end(store, "runs")
+        await store.hold(None)
+        assert await store.held() is None
+        assert (await launch(store, "waits", Slots())).hindrance is None
+
+
+async def launch(store: Store, task_id: str, slots: Slots) -> CommitResult:
+    """Write down the launch of the waiting attempt."""
+    found = await store.read(task_id)
+    assert found.execution is not None
+    number = found.execution.latest.number
+    execution = intend_launch(found.execution, number, token="t" * 64, request={}, now_ms=NOW_MS, policy=Policy())
+    return await store.commit(found, execution, ANSWER, slots=slots)
+
+
+async def end(store: Store, task_id: str) -> None:
+    found = await store.read(task_id)
+    assert found.execution is not None
+    number = found.execution.latest.number
+    await store.commit(found, ended(found.execution, number, Status.FAILED, now_ms=NOW_MS, code="E1"), ANSWER)

@@ -66,5 +66,7 @@ class TestFakeRedisStore(StoreContract):
             "fake/feed",
             "fake/index:live",
             "fake/operation:message:m",
+            "fake/slots:implementation",
             "fake/state:task-1",
+            "fake/types",
         }

@@ -42,8 +42,8 @@ async def test_a_resent_retry_is_the_one_that_was_marked_not_the_one_after_it() 
     class Racing(MemoryStore):
         armed = False
 
-        async def commit(self, snapshot: Any, execution: Any, answer: Any, *, operation: Any = None) -> Any:
-            result = await super().commit(snapshot, execution, answer, operation=operation)
+        async def commit(self, snapshot: Any, execution: Any, answer: Any, **options: Any) -> Any:
+            result = await super().commit(snapshot, execution, answer, **options)
             if self.armed:
                 self.armed = False
                 other = await self.read("task-1")

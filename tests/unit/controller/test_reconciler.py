@@ -150,9 +150,14 @@ async def test_there_is_nothing_to_do_for_a_task_without_a_record(world: World) 
 
 async def test_an_attempt_of_another_launcher_is_left_as_it_is(world: World) -> None:
     await world.put(pending().with_latest(launcher="ecs"))
-    before = await world.found()
-    assert await world.reconcile() == before
+    latest = (await world.reconcile()).latest
+    assert (latest.status, latest.launch) == (Status.PENDING, None)
+    assert latest.waiting is not None
+    assert latest.waiting.reason == "NoLauncher"
+    assert "'ecs'" in latest.waiting.message
+    assert await world.reconcile() == await world.found()
     assert world.launcher.calls == []
+    assert [event["final_status"] for event in world.events] == ["no_launcher"]
 
 
 async def test_every_attempt_and_every_launch_try_has_its_own_token(world: World) -> None:
@@ -451,10 +456,10 @@ class FaultyStore(MemoryStore):
     fault: Fault | None = None
 
     async def commit(
-        self, snapshot: Snapshot, execution: Execution | None, answer: Answer, *, operation: Operation | None = None
+        self, snapshot: Snapshot, execution: Execution | None, answer: Answer, **options: Any
     ) -> CommitResult:
         async def commit() -> CommitResult:
-            return await MemoryStore.commit(self, snapshot, execution, answer, operation=operation)
+            return await MemoryStore.commit(self, snapshot, execution, answer, **options)
 
         return await (self.fault.around(commit, StoreUnavailable) if self.fault else commit())
 

@@ -1,0 +1,109 @@
+"""May a launch begin now? Slots and the hold: one check, made by the commit that writes the launch's intent.
+
+The holders of the slots are the live attempts themselves, so that no slot can leak. Who waits does so in the order of
+age, and no type of task keeps another one waiting: an attempt comes first only where it could begin. ``hindrance`` says
+the rule; ``adapters/commit.lua`` keeps it in Redis, and a test holds the two against each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """How many attempts may be live at once: in all, and by task type. A type that is not named has none of its own."""
+
+    total: int | None = None
+    per_type: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def is_limited(self) -> bool:
+        return self.total is not None or bool(self.per_type)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """One switch for the whole installation: no intake and no launches; callbacks, sweeps and cancels go on."""
+
+    by: str
+    reason: str
+    since_ms: int
+
+
+class Hindrance(StrEnum):
+    """Why a launch may not begin now."""
+
+    HELD = "held"
+    """The installation is on hold: nothing is taken in and nothing is launched."""
+    NO_SLOT = "no_slot"
+    NO_SLOT_OF_TYPE = "no_slot_of_type"
+    NOT_ITS_TURN = "not_its_turn"
+    """What is free is for attempts that have waited for longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Who holds slots and who waits for one."""
+
+    live: Mapping[str, int]
+    """By task type: how many attempts are live."""
+    waiting: Mapping[str, int]
+    """By task type: how many attempts could be launched if there were slots."""
+    heads: Mapping[str, Sequence[tuple[int, str]]] = field(default_factory=dict)
+    """By task type: the first ones of those, as (since when in ms, task id), oldest first."""
+
+
+def hindrance(
+    task_type: str, *, slots: Slots, is_held: bool, live: Mapping[str, int], older: Mapping[str, int]
+) -> Hindrance | None:
+    """What keeps an attempt from being launched; None when nothing does.
+
+    ``live`` counts the live attempts by type, ``older`` those that wait and come before this one.
+    """
+    if is_held:
+        return Hindrance.HELD
+    if _room(task_type, slots, live) <= 0:
+        return Hindrance.NO_SLOT_OF_TYPE
+    free = _free(slots, live)
+    if free <= 0:
+        return Hindrance.NO_SLOT
+    if older.get(task_type, 0) >= _room(task_type, slots, live):
+        return Hindrance.NOT_ITS_TURN
+    ahead = sum(min(count, max(_room(other, slots, live), 0)) for other, count in older.items())
+    return Hindrance.NOT_ITS_TURN if ahead >= free else None
+
+
+def next_in_line(standing: Standing, slots: Slots) -> list[str]:
+    """The tasks whose turn it is, oldest first: as many as there are free slots for, as far as the heads tell."""
+    free = _free(slots, standing.live)
+    able = [
+        head
+        for task_type, heads in standing.heads.items()
+        for index, head in enumerate(heads)
+        if index < _room(task_type, slots, standing.live)
+    ]
+    return [task_id for index, (_, task_id) in enumerate(sorted(able)) if index < free]
+
+
+def who_holds(standing: Standing, slots: Slots, task_type: str) -> str:
+    """In words: how many slots there are and which types hold them."""
+    held = sum(standing.live.values())
+    holders = ", ".join(f"{name} {count}" for name, count in sorted(standing.live.items()) if count)
+    parts = []
+    if task_type in slots.per_type:
+        parts.append(f"{standing.live.get(task_type, 0)} of {slots.per_type[task_type]} slots for {task_type}")
+    if slots.total is not None:
+        parts.append(f"{held} of {slots.total} slots in all")
+    return f"{' and '.join(parts)} are held ({holders or 'nobody'})"
+
+
+def _room(task_type: str, slots: Slots, live: Mapping[str, int]) -> float:
+    return slots.per_type.get(task_type, math.inf) - live.get(task_type, 0)
+
+
+def _free(slots: Slots, live: Mapping[str, int]) -> float:
+    return math.inf if slots.total is None else slots.total - sum(live.values())
