@@ -224,10 +224,10 @@ def record_outcome(
     if execution is None:
         return unchanged(None, Reply.NOT_FOUND, outcome.task_id)
     if proof is not None:
+        outcome = outcome.model_copy(update={"attempt": proof.attempt, "launch_try": proof.launch_try})
         sender = execution.attempt(proof.attempt)
         if sender is None or not proof.is_of(sender.launch):
-            return unchanged(execution, Reply.SUPERSEDED, execution.task_id)
-        outcome = outcome.model_copy(update={"attempt": proof.attempt, "launch_try": proof.launch_try})
+            return _from_earlier_launch(execution, outcome, received_ms)
     latest = execution.latest
     if outcome.attempt is not None and outcome.attempt != latest.number:
         return _late(execution, outcome.attempt, outcome, received_ms, now_ms, Reply.SUPERSEDED)
@@ -236,11 +236,10 @@ def record_outcome(
         return unchanged(execution, Reply.SUPERSEDED, execution.task_id)
     if latest.status.is_finished:
         return _late(execution, latest.number, outcome, received_ms, now_ms, Reply.ALREADY_FINISHED)
-    if not latest.is_live:
-        return unchanged(execution, Reply.SUPERSEDED, execution.task_id)
     launch = latest.launch
-    if outcome.launch_try is not None and launch is not None and outcome.launch_try != launch.launch_try:
-        return unchanged(execution, Reply.SUPERSEDED, execution.task_id)
+    is_of_another = launch is not None and outcome.launch_try not in (None, launch.launch_try)
+    if not latest.is_live or is_of_another:
+        return _from_earlier_launch(execution, outcome, received_ms)
     if _leaves_the_cause_open(execution, outcome):
         if latest.is_stopping:
             return unchanged(execution, Reply.RECORDED, execution.task_id)
@@ -387,6 +386,29 @@ def _late(
     if following is execution:
         return unchanged(execution, reply, execution.task_id)
     return changed(following, reply)
+
+
+def _from_earlier_launch(execution: Execution, outcome: Outcome, received_ms: int) -> Decision:
+    """A launch that was judged to have no worker and was followed by another one has reported after all.
+
+    It changes nothing; that the verdict was wrong is kept, once.
+    """
+    latest, task_id = execution.latest, execution.task_id
+    verdict = latest.verdict
+    is_refuted = (
+        verdict is not None
+        and (verdict.launch_try, latest.number) == (outcome.launch_try, outcome.attempt or latest.number)
+        and (latest.launch is None or latest.launch.launch_try != outcome.launch_try)
+    )
+    if not is_refuted or latest.status.is_finished or latest.late_results:
+        return unchanged(execution, Reply.SUPERSEDED, task_id)
+    late = LateResult(
+        succeeded=outcome.succeeded,
+        received_at=received_ms,
+        message=outcome.error_message,
+        pull_request_url=outcome.pull_request_url,
+    )
+    return changed(execution.with_latest(late_results=[late]), Reply.SUPERSEDED)
 
 
 def _adds_evidence(attempt: Attempt, outcome: Outcome) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
@@ -58,8 +59,8 @@ def relaunched(execution: Execution, verdict: Judgement | None = None, *, perman
     )
 
 
-def late(execution: Execution, *, succeeded: bool = True) -> Execution:
-    report = outcome(succeeded=succeeded, attempt=1)
+def late(execution: Execution, *, succeeded: bool = True, **fields: Any) -> Execution:
+    report = outcome(succeeded=succeeded, attempt=1, **fields)
     following = record_outcome(execution, report, received_ms=NOW_MS, now_ms=NOW_MS).execution
     assert following is not None
     return following
@@ -121,6 +122,12 @@ DETECTED = {"alakai_loss_detection_seconds_count": 1, "alakai_loss_detection_sec
             claimed_again(lost(running())), late, {"alakai_false_losses_total,confirmed": 1}, id="after the next began"
         ),
         pytest.param(late(lost(running())), lambda found: late(found, succeeded=False), {}, id="its second report"),
+        pytest.param(
+            relaunched(running(), judgement("never_started", "WORKER_NEVER_STARTED")),
+            lambda found: late(found, launchTry=1),
+            {"alakai_false_losses_total,confirmed": 1},
+            id="a launch that was said to have never started",
+        ),
         pytest.param(
             lost(running()), lambda found: claimed_again(found), {}, id="the attempt after a lost one counts nothing"
         ),

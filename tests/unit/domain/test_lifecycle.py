@@ -11,7 +11,7 @@ from executions.answer import Decision, Reply
 from executions.lifecycle import claim_launch, ended, intend_launch, launch_failed, launched, record_outcome, suspect
 from executions.outcome import MESSAGE_LIMIT, Outcome
 from executions.policy import Policy
-from executions.record import Evidence, Execution, Rung, Status, Suspicion, encoded
+from executions.record import Evidence, Execution, Grade, Judgement, Rung, Status, Suspicion, encoded
 from tests.support.builders import NOW_MS, POLICY, intended, pending, running
 from tests.unit.domain.states import (
     at_work,
@@ -42,6 +42,21 @@ def refused(execution: Execution, attempt: int = 1, launch_try: int = 1, **chang
         "policy": POLICY,
     }
     return launch_failed(execution, attempt, launch_try, **{**wanted, **changes})
+
+
+def judged_never_started() -> Execution:
+    """Launched once, judged to have never started, to be launched again."""
+    verdict = Judgement(
+        kind="never_started",
+        grade=Grade.PRESUMED,
+        code="WORKER_NEVER_STARTED",
+        message="it never came up",
+        refuted_by="a callback of launch 1",
+        spoken_at=NOW_MS,
+        detected_after_ms=0,
+        launch_try=1,
+    )
+    return refused(running(), verdict=verdict)
 
 
 def lost(execution: Execution) -> Execution:
@@ -328,6 +343,21 @@ def test_an_outcome_changes_nothing(execution: Execution, fields: dict[str, Any]
         decision = record(execution, outcome(succeeded=succeeds, **fields))
         assert decision.answer.reply is reply
         assert decision.execution is execution
+
+
+@pytest.mark.parametrize("execution", [judged_never_started(), intend(judged_never_started())])
+def test_a_launch_that_was_judged_and_reports_after_all_changes_nothing_and_is_kept(execution: Execution) -> None:
+    decision = record(execution, outcome(succeeded=True, attempt=1, launchTry=1))
+    assert decision.answer.reply is Reply.SUPERSEDED
+    kept = decision.execution
+    assert kept is not None
+    assert [item.succeeded for item in kept.latest.late_results] == [True]
+    assert kept.with_latest(late_results=[]) == execution
+    repeated = record(kept, outcome(succeeded=True, attempt=1, launchTry=1))
+    assert repeated.execution is kept
+    # What follows is decided by its own worker all the same.
+    again = at_work(kept) if kept.latest.launch is None else launched(kept, 1, 2, worker_id="w", now_ms=NOW_MS)
+    assert record(again, outcome(succeeded=True, attempt=1, launchTry=2)).answer.reply is Reply.RECORDED
 
 
 def test_an_outcome_of_the_right_launch_decides() -> None:
