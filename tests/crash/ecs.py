@@ -104,6 +104,10 @@ class EcsServer(AbstractContextManager["EcsServer"]):
     def containers(self) -> list[Container]:
         return list(self._shim.containers)
 
+    def event(self, arn: str) -> dict[str, Any]:
+        """What EventBridge sends of the task as it is now."""
+        return self._shim.event(arn)
+
     def __exit__(self, *_: object) -> None:
         self._call(self._shim.__aexit__)
         self._loop.call_soon_threadsafe(self._loop.stop)
