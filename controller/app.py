@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from controller.api_health import ApiHealth
+from controller.breakers import Breakers
 from controller.epoch import EpochGuard
 from controller.kopf_operator import KopfOperator
 from controller.leadership import Leadership
@@ -202,6 +203,7 @@ class Leader:
         settings, store, cluster = self.settings, self.store.fenced(fence), self.cluster
         commands = replace(self.commands, store=store)
         launchers = {self.launcher.name: self.launcher}
+        breakers = Breakers(store, settings.policy.breaker)
         reconciling = WorkQueue("reconcile", lambda task_id: reconciler.reconcile(task_id), workers=16)
         keys = self.callback_keys
         reconciler = Reconciler(
@@ -212,8 +214,18 @@ class Leader:
             store.keys.prefix,
             reconciling.add_after,
             callback_keys=lambda: keys.ring if keys else None,
+            on_launch_failed=breakers.launch_failed,
+            on_launched=lambda attempt: breakers.launch_works(attempt, has_started=False),
         )
-        sweep = Sweep(store, launchers, settings.policy, reconciling.add, self._may_judge)
+        sweep = Sweep(
+            store,
+            launchers,
+            settings.policy,
+            reconciling.add,
+            self._may_judge,
+            on_launch_failed=breakers.launch_failed,
+            on_started=lambda attempt: breakers.launch_works(attempt, has_started=True),
+        )
         observed, health = ObservedResources(), ApiHealth(cluster.check)
         notifier = Notifier(cluster, cluster.namespace)
         mirror = Mirror(
@@ -238,7 +250,7 @@ class Leader:
             wake=reconciling.add,
         )
         feed = RedisFeed(store.redis, store.keys.prefix, group="mirror", consumer=f"leader-{fence}")
-        line = Line(store, settings.policy.slots, reconciling.add)
+        line = Line(store, settings.policy.slots, breakers, reconciling.add)
         reader = FeedReader(feed, mirror, reconciling.add, on_freed=line.nudge)
         events = WorkerExecutionEvents(observed, mirror, wishes, reconciling.add)
         resync = Resync(

@@ -10,14 +10,15 @@ worker whose claim is refused, and which is stopped here when its launch is answ
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
 
+from controller.breakers import tell_nobody
 from executions.adapters.logging import emit_summary
-from executions.admission import Hindrance, who_holds
+from executions.admission import Admission, Hindrance, who_holds
 from executions.answer import Reply
 from executions.automatic_retry import message_for_worker
 from executions.callback_token import KeyRing
@@ -25,6 +26,7 @@ from executions.conditions import Reason
 from executions.errors import InvalidTask, LaunchRefused, LaunchUnclear
 from executions.index import Index, index_scores
 from executions.lifecycle import ended, hindered, intend_launch, is_orphan, launch_failed, launched
+from executions.moment import iso_from_ms
 from executions.names import launch_token
 from executions.operations.commands import Commands
 from executions.operations.transact import alter_seen
@@ -54,6 +56,7 @@ _FRESH_SECONDS = 5.0
 """How old a look at the record may be when a launch is sent on it."""
 _FINAL_STATUS = {
     Hindrance.HELD: "held",
+    Hindrance.BREAKER_OPEN: "breaker_open",
     **dict.fromkeys((Hindrance.NO_SLOT, Hindrance.NO_SLOT_OF_TYPE, Hindrance.NOT_ITS_TURN), "slot_unavailable"),
 }
 _log = structlog.get_logger(__name__)
@@ -73,6 +76,10 @@ class Reconciler:
     """Reconcile the task again after that many seconds."""
     callback_keys: Callable[[], KeyRing | None] = lambda: None
     """The keys of the workers' callback tokens as they are now; None where workers get none."""
+    on_launch_failed: Callable[[Attempt, str], Awaitable[None]] = tell_nobody
+    """Told of each launch that gave no worker, with its code."""
+    on_launched: Callable[[Attempt], Awaitable[None]] = tell_nobody
+    """Told of each launch that was accepted."""
     emit: Callable[[dict[str, Any]], None] = field(default=emit_summary)
     clock: Callable[[], float] = time.monotonic
     """Seconds that never go back, for the age of a look; deadlines go by the store's clock."""
@@ -170,7 +177,8 @@ class Reconciler:
                 callback_key=keys.current if keys else None,
             )
 
-        done = await alter_seen(self.store, seen, intend, slots=self.policy.slots)
+        admission = Admission(latest.launcher or "", self.policy.slots, self.policy.breaker)
+        done = await alter_seen(self.store, seen, intend, admission=admission)
         if done.answer.reply is Reply.HINDERED:
             await self._wait(done.following or seen, Hindrance(str(done.answer.detail)))
         return done.following if done.answer.reply is Reply.ACCEPTED else None
@@ -185,11 +193,23 @@ class Reconciler:
             hold = await self.store.held()
             why = f"on hold by {hold.by}: {hold.reason}" if hold else "on hold until a moment ago"
             waiting = Waiting(reason=Reason.HELD, message=why, since=seen.now_ms)
+        elif hindrance is Hindrance.BREAKER_OPEN:
+            waiting = Waiting(reason=Reason.BREAKER_OPEN, message=await self._why_barred(latest), since=seen.now_ms)
         else:
             standing = await self.store.standing()
             why = who_holds(standing, self.policy.slots, latest.task_type)
             waiting = Waiting(reason=Reason.SLOT_UNAVAILABLE, message=why, since=seen.now_ms)
         await self._note_waiting(seen, execution, waiting, _FINAL_STATUS[hindrance])
+
+    async def _why_barred(self, attempt: Attempt) -> str:
+        for breaker in await self.store.breakers():
+            if (breaker.launcher, breaker.task_type) == (attempt.launcher, attempt.task_type):
+                at = iso_from_ms(breaker.probe_at_ms)
+                return (
+                    f"launches of {breaker.task_type} with {breaker.launcher} fail with {breaker.code}; the next one "
+                    f"is tried at {at}"
+                )
+        return "launches of its class failed until a moment ago"
 
     async def _note_waiting(self, seen: Snapshot, execution: Execution, waiting: Waiting, final_status: str) -> None:
         attempt = execution.latest.number
@@ -270,6 +290,8 @@ class Reconciler:
             )
 
         after = (await alter_seen(self.store, seen, given_up)).following
+        if after is not None and after.execution is not None and after.execution.latest.launch is None:
+            await self.on_launch_failed(execution.latest, refusal.code)
         part.failed("launch")
         self._finish(part, "launch_refused", after.now_ms if after else seen.now_ms, refusal)
         return after
@@ -298,6 +320,7 @@ class Reconciler:
             )
 
         part.ok("launch")
+        await self.on_launched(execution.latest)
         after = (await alter_seen(self.store, seen, note)).following
         part.ok("record")
         self._finish(part, "launched", after.now_ms if after else seen.now_ms)

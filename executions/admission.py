@@ -8,7 +8,7 @@ the rule; ``adapters/commit.lua`` keeps it in Redis, and a test holds the two ag
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -26,6 +26,42 @@ class Slots:
 
 
 @dataclass(frozen=True, slots=True)
+class BreakerRule:
+    """When launches of one class, a launcher and a task type, are held back because they fail."""
+
+    failures: int = 10
+    """The same launch failure so many times…"""
+    window_ms: int = 300_000
+    """…within this time opens the breaker."""
+    pause_ms: int = 60_000
+    """For so long nothing is let through, then one launch; after as long again the next, if that one told nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What the commit of a launch's intent has to check."""
+
+    launcher: str
+    slots: Slots = field(default_factory=Slots)
+    breaker: BreakerRule = field(default_factory=BreakerRule)
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """An open breaker."""
+
+    launcher: str
+    task_type: str
+    code: str
+    """The launch failure that opened it."""
+    opened_ms: int
+    probe_at_ms: int
+    """When the next launch is let through."""
+    probe: str | None = None
+    """The task whose launch was let through."""
+
+
+@dataclass(frozen=True, slots=True)
 class Hold:
     """One switch for the whole installation: no intake and no launches; callbacks, sweeps and cancels go on."""
 
@@ -39,6 +75,8 @@ class Hindrance(StrEnum):
 
     HELD = "held"
     """The installation is on hold: nothing is taken in and nothing is launched."""
+    BREAKER_OPEN = "breaker_open"
+    """Launches of this launcher and task type fail again and again; one at a time tries whether they work again."""
     NO_SLOT = "no_slot"
     NO_SLOT_OF_TYPE = "no_slot_of_type"
     NOT_ITS_TURN = "not_its_turn"
@@ -58,14 +96,23 @@ class Standing:
 
 
 def hindrance(
-    task_type: str, *, slots: Slots, is_held: bool, live: Mapping[str, int], older: Mapping[str, int]
+    task_type: str,
+    *,
+    slots: Slots,
+    is_held: bool,
+    live: Mapping[str, int],
+    older: Mapping[str, int],
+    barred: Collection[str] = (),
 ) -> Hindrance | None:
     """What keeps an attempt from being launched; None when nothing does.
 
-    ``live`` counts the live attempts by type, ``older`` those that wait and come before this one.
+    ``live`` counts the live attempts by type, ``older`` those that wait and come before this one. ``barred`` are the
+    types whose breaker lets nothing through now.
     """
     if is_held:
         return Hindrance.HELD
+    if task_type in barred:
+        return Hindrance.BREAKER_OPEN
     if _room(task_type, slots, live) <= 0:
         return Hindrance.NO_SLOT_OF_TYPE
     free = _free(slots, live)
@@ -73,7 +120,7 @@ def hindrance(
         return Hindrance.NO_SLOT
     if older.get(task_type, 0) >= _room(task_type, slots, live):
         return Hindrance.NOT_ITS_TURN
-    ahead = sum(min(count, max(_room(other, slots, live), 0)) for other, count in older.items())
+    ahead = sum(min(count, max(_room(other, slots, live), 0)) for other, count in older.items() if other not in barred)
     return Hindrance.NOT_ITS_TURN if ahead >= free else None
 
 

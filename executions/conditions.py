@@ -56,6 +56,8 @@ class Reason(StrEnum):
     """Held back by ``spec.suspend``."""
     SLOT_UNAVAILABLE = "SlotUnavailable"
     """As many attempts are live as may be, or those that are free are for others that have waited for longer."""
+    BREAKER_OPEN = "BreakerOpen"
+    """Launches of its launcher and task type fail; one at a time tries whether they work again."""
     HELD = "Held"
     """The whole installation is on hold."""
     NO_LAUNCHER = NO_LAUNCHER

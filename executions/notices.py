@@ -67,6 +67,8 @@ def _of_attempt(attempt: Attempt) -> Iterator[Notice]:
         seen = verdict.message if verdict else attempt.evidence[-1].detail if attempt.evidence else "it gave no worker"
         message = f"launch {failed_tries} of attempt {attempt.number} is repeated: {seen}"
         yield Notice(f"{attempt.number}/relaunched/{failed_tries}", Why("WorkerRelaunched", message))
+    if attempt.status is Status.PENDING and attempt.waiting is not None and attempt.waiting.reason == "BreakerOpen":
+        yield Notice(f"{attempt.number}/breaker", Why("BreakerOpen", attempt.waiting.message))
     if attempt.status is Status.FAILED:
         why = why_attempt(attempt)
         yield Notice(f"{attempt.number}/ended", Why(why.reason, f"attempt {attempt.number} failed: {why.message}"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from executions.admission import Slots
+from executions.admission import BreakerRule, Slots
 
 AUTOMATIC_RETRIES_LIMIT = 4
 """However large the budget is: what is still transient after that needs a person."""
@@ -31,6 +31,7 @@ class Policy:
     retry_redeliver_ms: int = 60_000
     finished_ttl_ms: int = 86_400_000
     slots: Slots = field(default_factory=Slots)
+    breaker: BreakerRule = field(default_factory=BreakerRule)
 
     def may_retry(self, attempt: int) -> bool:
         return attempt <= self.max_retries

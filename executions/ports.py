@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from executions.admission import Hindrance, Hold, Slots, Standing
+from executions.admission import Admission, Breaker, BreakerRule, Hindrance, Hold, Standing
 from executions.answer import Answer
 from executions.evidence import Observation
 from executions.feed import FeedEntry
@@ -95,11 +95,11 @@ class Store(Protocol):
         answer: Answer,
         *,
         operation: Operation | None = None,
-        slots: Slots | None = None,
+        admission: Admission | None = None,
     ) -> CommitResult:
         """Write ``execution`` in place of what ``snapshot`` read, all or nothing.
 
-        ``slots`` are the limits for a launch whose intent is written: HINDERED when it may not begin now.
+        ``admission`` is checked for a launch whose intent is written: HINDERED when it may not begin now.
 
         The record's changed attempts, the state (sequence and version raised by one), the index entries, the feed
         entry and the operation's memory are written at once. None with an operation only remembers the operation;
@@ -126,6 +126,18 @@ class Store(Protocol):
         ...
 
     async def held(self) -> Hold | None: ...
+
+    async def count_launch_failure(
+        self, launcher: str, task_type: str, code: str, *, key: str, rule: BreakerRule
+    ) -> bool:
+        """Count a failed launch, once per ``key``; True when that opened the breaker of its class."""
+        ...
+
+    async def breakers(self) -> list[Breaker]:
+        """Those that are open."""
+        ...
+
+    async def close_breaker(self, launcher: str, task_type: str) -> None: ...
 
     def foreign_changes(self, *, batch: int = 200) -> AsyncIterator[str]:
         """Ids of tasks whose record is not what we last committed: written, edited or removed by hand.

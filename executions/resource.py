@@ -39,6 +39,7 @@ ATTEMPTS_SHOWN = 16
 _NEXT_OF_WAITING: dict[str, str] = {
     Reason.HELD: "launch, once the hold ends (alakai resume)",
     Reason.SLOT_UNAVAILABLE: "launch, once a slot is free",
+    Reason.BREAKER_OPEN: "launch, once launches work again",
     Reason.NO_LAUNCHER: "launch, once a controller has its launcher",
 }
 _API_VERSION = f"{names.GROUP}/{names.VERSION}"

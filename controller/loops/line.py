@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from controller.breakers import Breakers
 from executions.adapters.metrics import tell_admission
 from executions.admission import Hold, Slots, next_in_line
 from executions.errors import StoreUnavailable
@@ -33,6 +34,7 @@ class Line:
 
     store: Store
     slots: Slots
+    breakers: Breakers
     wake: Callable[[str], None]
     _nudged: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _hold: Hold | None = field(default=None, init=False)
@@ -59,17 +61,20 @@ class Line:
     async def turn(self) -> None:
         """Wake who is next. Raises StoreUnavailable."""
         before, self._hold = self._hold, await self.store.held()
-        standing = await self.store.standing(heads=_HEADS)
-        tell_admission(standing, self.slots, is_held=self._hold is not None)
+        closed = await self.breakers.refresh()
+        standing, now_ms = await self.store.standing(heads=_HEADS), await self.store.now_ms()
+        tell_admission(standing, self.slots, is_held=self._hold is not None, breakers=self.breakers.open.values())
         if self._hold is not None:
             if before != self._hold:
                 _log.warning("On hold: nothing is taken in and nothing is launched", by=self._hold.by)
             return
         if before is not None:
             _log.info("The hold has ended")
-            if not self.slots.is_limited:
-                for task_id in await self.store.members(Index.WAITING, limit=_EVERYTHING):
-                    self.wake(task_id)
         if self.slots.is_limited:
-            for task_id in next_in_line(standing, self.slots):
-                self.wake(task_id)
+            woken = next_in_line(standing, self.slots)
+        else:
+            woken = await self.store.members(Index.WAITING, limit=_EVERYTHING) if before is not None or closed else []
+        due = [item.task_type for item in self.breakers.open.values() if item.probe_at_ms <= now_ms]
+        woken += [task_id for task_type in due for _, task_id in list(standing.heads.get(task_type, ()))[:1]]
+        for task_id in woken:
+            self.wake(task_id)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from controller.breakers import tell_nobody
 from executions.admission import next_in_line
 from executions.answer import Reply
 from executions.errors import AlakaiError, LaunchUnclear, StoreUnavailable
@@ -54,6 +55,10 @@ class Sweep:
     """Reconcile the task soon."""
     may_judge: Callable[[int], bool] = lambda _: True
     """Whether loss verdicts may be spoken at this time (ms): not while kept outcomes may still be waiting."""
+    on_launch_failed: Callable[[Attempt, str], Awaitable[None]] = tell_nobody
+    """Told of each worker that was judged to have never started, with the code."""
+    on_started: Callable[[Attempt], Awaitable[None]] = tell_nobody
+    """Told of each worker that is seen at work."""
     answer_seconds: float = 60
     """For one call to a launcher; it counts as failed after that."""
     patience_seconds: float = 10
@@ -177,6 +182,8 @@ class Sweep:
         verdict = self._verdict(watched.attempt, observation, watched.read_ms)
         if observation.state.is_present and verdict.fate is not Fate.SUSPECTED:  # else perhaps an overtaken answer
             self._alive_ms[observation.worker_id] = watched.read_ms
+        if observation.state is WorkerState.RUNNING:
+            await self.on_started(watched.attempt)
         if verdict.fate is Fate.ALIVE and watched.attempt.suspicion is None:
             return  # Most looks show a worker that runs: they cost no commit.
         after: Execution | None = None
@@ -193,6 +200,8 @@ class Sweep:
         latest = after.latest
         if reply is Reply.ACCEPTED and latest.status is not Status.RUNNING:
             spoken = latest.verdict
+            if spoken is not None and spoken.kind == "never_started":
+                await self.on_launch_failed(watched.attempt, spoken.code)
             _log.info(
                 "Worker judged", task_id=watched.task_id, attempt=latest.number, status=latest.status,
                 grade=spoken.grade if spoken else None, code=latest.error_code, seen=observation.detail,

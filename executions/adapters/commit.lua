@@ -3,16 +3,25 @@
 -- ARGV: task id, version, digest, epoch ("*": any, "": there must be none), fence ("": none), mode (write | remember |
 --       forget), state document, feed entry, operation's answer, operation's seconds to live (0: none),
 --       key prefix, task type, since when it could be launched ("": it could not), score as a holder of a slot ("": it
---       is none), guard ("": none, "slots"), limit of all slots ("": none), limits by type (a=1,b=2),
+--       is none), launcher of a launch to be admitted ("": none is), limit of all slots ("": none), limits by type
+--       (a=1,b=2), pause of a breaker in ms,
 --       number of fields, field, value, ..., score per index
 -- Returns {outcome, answer, digest, time in ms}: WRITTEN (with the record's new digest), REPEATED (with the answer given
 -- before), CONFLICT, EPOCH (not the Redis we know), FENCED (a later leader has begun), or HINDERED (and by what).
 -- The keys of a task type are spelled here, because which type the execution had before is known only here.
-local prefix, kind = ARGV[11], ARGV[12]
+local prefix, kind, launcher = ARGV[11], ARGV[12], ARGV[15]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function breaker(name) return prefix .. '/breaker:' .. launcher .. ':' .. name end
+
+-- Whether the breaker of that type lets nothing through.
+local function is_barred(name) return tonumber(redis.call('HGET', breaker(name), 'probe_at') or '0') > now end
 
 -- The rule is admission.py's hindrance().
 local function hindrance()
   if redis.call('EXISTS', prefix .. '/hold') == 1 then return 'held' end
+  if is_barred(kind) then return 'breaker_open' end
   local limits, total = {}, tonumber(ARGV[16]) or math.huge
   for name, limit in string.gmatch(ARGV[17], '([^=,]+)=(%d+)') do limits[name] = tonumber(limit) end
   if total == math.huge and next(limits) == nil then return end
@@ -28,7 +37,7 @@ local function hindrance()
   if older >= room(kind) then return 'not_its_turn' end
   local ahead = older
   for _, name in ipairs(redis.call('SMEMBERS', prefix .. '/types')) do
-    if name ~= kind then
+    if name ~= kind and not is_barred(name) then
       local count = redis.call('ZCOUNT', prefix .. '/line:' .. name, '-inf', '(' .. since)
       ahead = ahead + math.min(count, math.max(room(name), 0))
     end
@@ -70,15 +79,18 @@ if (redis.call('HGET', KEYS[2], 'version') or '0') ~= ARGV[2] or digest(KEYS[1])
   return {'CONFLICT', ''}
 end
 
-if ARGV[15] ~= '' then
+if launcher ~= '' then
   local why = hindrance()
   if why then return {'HINDERED', why} end
+  if redis.call('EXISTS', breaker(kind)) == 1 then
+    redis.call('HSET', breaker(kind), 'probe', ARGV[1], 'probe_at', now + ARGV[18])
+  end
 end
 
-local written, time = ARGV[3], redis.call('TIME')
-local fields = tonumber(ARGV[18])
+local written = ARGV[3]
+local fields = tonumber(ARGV[19])
 if ARGV[6] == 'write' then
-  for at = 19, 18 + 2 * fields, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
+  for at = 20, 19 + 2 * fields, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
   written = digest(KEYS[1])
   redis.call('HSET', KEYS[2], 'version', ARGV[2] + 1, 'doc', ARGV[7], 'digest', written)
   redis.call('PERSIST', KEYS[2])
@@ -90,7 +102,7 @@ elseif ARGV[6] == 'forget' then
 end
 if ARGV[6] ~= 'remember' then
   for at = 7, #KEYS do
-    local score = ARGV[19 + 2 * fields + at - 7]
+    local score = ARGV[20 + 2 * fields + at - 7]
     if score == '' then redis.call('ZREM', KEYS[at], ARGV[1]) else redis.call('ZADD', KEYS[at], score, ARGV[1]) end
   end
   stand(ARGV[13], ARGV[14])
@@ -100,4 +112,4 @@ if ARGV[9] ~= '' then
   redis.call('SET', KEYS[6], ARGV[9])
   if ARGV[10] ~= '0' then redis.call('EXPIRE', KEYS[6], ARGV[10]) end
 end
-return {'WRITTEN', '', written, time[1] * 1000 + math.floor(time[2] / 1000)}
+return {'WRITTEN', '', written, now}

@@ -8,13 +8,13 @@ process; a commit whose answer was lost is not counted.
 from __future__ import annotations
 
 from collections import Counter as Counts
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
-from executions.admission import Slots, Standing
+from executions.admission import Breaker, Slots, Standing
 from executions.errors import InvalidSettings
 from executions.names import OUR_ERROR_CODES
 from executions.record import Attempt, Execution, ScheduleOutcome
@@ -44,6 +44,9 @@ SLOTS_HELD = Gauge("alakai_slots_held", "Live attempts, each of which holds a sl
 SLOTS_LIMIT = Gauge("alakai_slots_limit", "Attempts that may be live at once; all: of every type", ("task_type",))
 WAITING = Gauge("alakai_attempts_waiting", "Attempts that could be launched if they were let", ("task_type",))
 ON_HOLD = Gauge("alakai_on_hold", "1 while the whole installation is on hold")
+BREAKER_OPEN = Gauge(
+    "alakai_breaker_open", "1 while launches of that launcher and task type are held back", ("launcher", "task_type")
+)
 _KNOWN_TYPES = ("implementation", "digest", "bug-hunter")
 _SCHEDULE_OUTCOMES = frozenset({"scheduled", *ScheduleOutcome})
 _KINDS = ("never_started", "preempted")
@@ -97,10 +100,14 @@ def _launcher(attempt: Attempt) -> str:
     return attempt.launcher or "unknown"
 
 
-def tell_admission(standing: Standing, slots: Slots, *, is_held: bool) -> None:
+def tell_admission(standing: Standing, slots: Slots, *, is_held: bool, breakers: Iterable[Breaker] = ()) -> None:
     """Who holds slots and who waits, by task type: those that we know or that have a limit, all others in one."""
     ON_HOLD.set(is_held)
     named = {*_KNOWN_TYPES, *slots.per_type}
+    BREAKER_OPEN.clear()
+    for breaker in breakers:
+        task_type = breaker.task_type if breaker.task_type in named else "other"
+        BREAKER_OPEN.labels(breaker.launcher, task_type).set(1)
     for gauge, counts in ((SLOTS_HELD, standing.live), (WAITING, standing.waiting)):
         told = Counts[str](dict.fromkeys((*named, "other"), 0))
         for task_type, count in counts.items():

@@ -53,6 +53,19 @@ class Keys:
         """String: there while the installation is on hold. Spelled in ``commit.lua`` too."""
         return f"{self.prefix}/hold"
 
+    def breaker(self, launcher: str, task_type: str) -> str:
+        """Hash: an open breaker. Spelled in ``commit.lua`` too."""
+        return f"{self.prefix}/breaker:{launcher}:{task_type}"
+
+    def launch_failures(self, launcher: str, task_type: str, code: str) -> str:
+        """Sorted set: launch failures of that kind, by time."""
+        return f"{self.prefix}/launch-failures:{launcher}:{task_type}:{code}"
+
+    @property
+    def breakers(self) -> str:
+        """Set: launcher and task type of every open breaker, as a JSON list."""
+        return f"{self.prefix}/breakers"
+
     @property
     def feed(self) -> str:
         """Stream: the change feed."""

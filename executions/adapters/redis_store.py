@@ -20,7 +20,7 @@ from executions.adapters.metrics import count_commit
 from executions.adapters.redis_connection import connect, redis_errors, script_text
 from executions.adapters.redis_keys import Keys
 from executions.adapters.settings import Settings
-from executions.admission import Hindrance, Hold, Slots, Standing
+from executions.admission import Admission, Breaker, BreakerRule, Hindrance, Hold, Standing
 from executions.answer import Answer, Reply
 from executions.automatic_retry import retry_scheduling
 from executions.errors import StoreUnavailable
@@ -68,6 +68,7 @@ class RedisStore:
         self._fence = fence
         digest = script_text("digest.lua")
         self._commit = redis.register_script(digest + script_text("commit.lua"))
+        self._breaker = redis.register_script(script_text("breaker.lua"))
         self._read = redis.register_script(script_text("read.lua"))
         self._foreign = redis.register_script(digest + script_text("foreign.lua"))
 
@@ -115,7 +116,7 @@ class RedisStore:
         answer: Answer,
         *,
         operation: Operation | None = None,
-        slots: Slots | None = None,
+        admission: Admission | None = None,
     ) -> CommitResult:
         execution = self._follow_up(snapshot, execution) if execution is not None else None
         write = write_for(snapshot, execution) if execution is not None else None
@@ -146,7 +147,7 @@ class RedisStore:
                     (operation.ttl_seconds if operation else None) or 0,
                     keys.prefix,
                     *_place(write),
-                    *_guard(slots),
+                    *_guard(admission),
                     *_fields_and_scores(write),
                 ],
             )
@@ -220,6 +221,39 @@ class RedisStore:
         with redis_errors():
             found = await self.redis.get(self.keys.hold)
         return _hold_from(found) if isinstance(found, bytes) else None
+
+    async def count_launch_failure(
+        self, launcher: str, task_type: str, code: str, *, key: str, rule: BreakerRule
+    ) -> bool:
+        keys = self.keys
+        with redis_errors():
+            opened = await self._breaker(
+                keys=[
+                    keys.launch_failures(launcher, task_type, code),
+                    keys.breaker(launcher, task_type),
+                    keys.breakers,
+                ],
+                args=[code, key, rule.window_ms, rule.failures, rule.pause_ms, orjson.dumps([launcher, task_type])],
+            )
+        return bool(opened)
+
+    async def breakers(self) -> list[Breaker]:
+        with redis_errors():
+            members = await self.redis.smembers(self.keys.breakers)
+            found = []
+            for member in members:
+                if isinstance(member, bytes):
+                    launcher, task_type = orjson.loads(member)
+                    stored: Any = await self.redis.hgetall(self.keys.breaker(launcher, task_type))
+                    found.append(_breaker_from(member, stored))
+        return found
+
+    async def close_breaker(self, launcher: str, task_type: str) -> None:
+        with redis_errors():
+            pipeline = self.redis.pipeline(transaction=True)
+            pipeline.delete(self.keys.breaker(launcher, task_type))
+            pipeline.srem(self.keys.breakers, orjson.dumps([launcher, task_type]))
+            await pipeline.execute()
 
     async def foreign_changes(self, *, batch: int = 200) -> AsyncIterator[str]:
         async for ids in self._scan(self.keys.record(""), batch):
@@ -335,11 +369,24 @@ def _place(write: Write | None) -> list[Any]:
     return [place.task_type, *("" if score is None else score for score in (place.since_ms, place.live_ms))]
 
 
-def _guard(slots: Slots | None) -> list[Any]:
-    if slots is None:
-        return ["", "", ""]
+def _guard(admission: Admission | None) -> list[Any]:
+    if admission is None:
+        return ["", "", "", 0]
+    slots = admission.slots
     per_type = ",".join(f"{name}={limit}" for name, limit in slots.per_type.items())
-    return ["slots", "" if slots.total is None else slots.total, per_type]
+    return [admission.launcher, "" if slots.total is None else slots.total, per_type, admission.breaker.pause_ms]
+
+
+def _breaker_from(member: bytes, found: dict[bytes, bytes]) -> Breaker:
+    launcher, task_type = orjson.loads(member)
+    return Breaker(
+        launcher,
+        task_type,
+        code=found.get(b"code", b"").decode(),
+        opened_ms=int(found.get(b"opened_at", 0)),
+        probe_at_ms=int(found.get(b"probe_at", 0)),
+        probe=found[b"probe"].decode() if b"probe" in found else None,
+    )
 
 
 def _hold_from(text: bytes) -> Hold:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from executions.admission import Slots
+from executions.admission import BreakerRule, Slots
 from executions.errors import InvalidSettings
 from executions.names import TASK_TYPE
 from executions.policy import Policy
@@ -51,6 +51,11 @@ class Settings(BaseSettings):
     """Attempts that may be live at once; None: as many as there are."""
     slots_per_type: Annotated[dict[str, Annotated[int, Field(ge=0)]], NoDecode] = Field(default_factory=dict)
     """The same by task type: ``implementation=20,digest=5``."""
+    breaker_failures: Annotated[int, Field(ge=1)] = 10
+    """The same launch failure so many times within the window holds further launches of its class back."""
+    breaker_window_seconds: Seconds = 300
+    breaker_pause_seconds: Seconds = 60
+    """Before one launch is let through, to try whether launches work again."""
     pending_max: Annotated[int, Field(ge=1)] = 10_000
 
     launcher: str = ""
@@ -157,6 +162,9 @@ class Settings(BaseSettings):
             retry_redeliver_ms=_ms(self.retry_redeliver_seconds),
             finished_ttl_ms=_ms(self.finished_ttl_seconds),
             slots=Slots(self.slots_total, self.slots_per_type),
+            breaker=BreakerRule(
+                self.breaker_failures, _ms(self.breaker_window_seconds), _ms(self.breaker_pause_seconds)
+            ),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from executions.admission import Slots
+from executions.admission import Admission
 from executions.answer import Answer, Decision, Reply, changed, unchanged
 from executions.errors import TooMuchContention
 from executions.ports import Committed, Operation, Snapshot, Store
@@ -42,10 +42,10 @@ async def transacted(
     *,
     operation: Operation | None = None,
     seen: Snapshot | None = None,
-    slots: Slots | None = None,
+    admission: Admission | None = None,
 ) -> Done:
     """``transact``, and what is there after it. ``seen`` takes the place of the first read: when it is out of date, the
-    commit conflicts. ``slots`` are the limits that a launch must keep: HINDERED when it may not begin now.
+    commit conflicts. ``admission`` is checked for a launch: HINDERED when it may not begin now.
     """
     for turn in range(_ROUNDS):
         snapshot = seen if seen is not None and turn == 0 else await store.read(task_id)
@@ -56,7 +56,7 @@ async def transacted(
         if operation is not None and not decision.is_final:
             # Not remembered by this decision, but perhaps by an earlier one that was final.
             return Done(await store.remembered(operation) or decision.answer)
-        result = await store.commit(snapshot, following, decision.answer, operation=operation, slots=slots)
+        result = await store.commit(snapshot, following, decision.answer, operation=operation, admission=admission)
         if result.hindrance is not None:
             return Done(Answer(Reply.HINDERED, task_id, detail=result.hindrance), snapshot)
         if result.committed is Committed.REPEATED and result.answer is not None:
@@ -78,12 +78,16 @@ async def alter(
 
 
 async def alter_seen(
-    store: Store, seen: Snapshot, following: Callable[[Execution, int], Execution], *, slots: Slots | None = None
+    store: Store,
+    seen: Snapshot,
+    following: Callable[[Execution, int], Execution],
+    *,
+    admission: Admission | None = None,
 ) -> Done:
     """The same for an execution that was just read, which saves reading it again; any other incarnation is left."""
     incarnation = seen.execution.state.incarnation if seen.execution else None
     decide = _altering(seen.task_id, following, incarnation)
-    return await transacted(store, seen.task_id, decide, seen=seen, slots=slots)
+    return await transacted(store, seen.task_id, decide, seen=seen, admission=admission)
 
 
 def _altering(

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from executions.adapters.redis_store import RedisStore
-from executions.admission import Hindrance, Slots
+from executions.admission import Admission, Hindrance, Slots
 from executions.answer import Answer, Reply
 from executions.control import cancel, suspend
 from executions.index import Index
@@ -39,11 +39,13 @@ class Both:
     async def read(self, task_id: str) -> Execution | None:
         return (await self.real.read(task_id)).execution
 
-    async def put(self, task_id: str, execution: Execution | None, slots: Slots | None = None) -> Hindrance | None:
+    async def put(
+        self, task_id: str, execution: Execution | None, admission: Admission | None = None
+    ) -> Hindrance | None:
         answers = []
         for store in (self.real, self.model):
             seen = await store.read(task_id)
-            answers.append(await store.commit(seen, execution, ANSWER, slots=slots))
+            answers.append(await store.commit(seen, execution, ANSWER, admission=admission))
         assert answers[0].hindrance is answers[1].hindrance
         assert answers[0].committed in (Committed.WRITTEN, Committed.HINDERED)
         return answers[0].hindrance
@@ -123,7 +125,7 @@ async def act(chance: random.Random, both: Both, task_id: str, *, now_ms: int) -
 async def begin(both: Both, task_id: str, execution: Execution, now_ms: int) -> None:
     number = execution.latest.number
     launching = intend_launch(execution, number, token="t" * 64, request={}, now_ms=now_ms, policy=POLICY)
-    if await both.put(task_id, launching, SLOTS) is None:
+    if await both.put(task_id, launching, Admission("local", SLOTS)) is None:
         both.begun += 1
     else:
         both.hindered += 1

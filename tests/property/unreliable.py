@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from executions.admission import Hold, Slots, Standing
+from executions.admission import Admission, Breaker, BreakerRule, Hold, Standing
 from executions.answer import Answer
 from executions.errors import QueueUnavailable, QueueUnclear, StoreUnavailable
 from executions.index import Index
@@ -41,14 +41,14 @@ class UnreliableStore:
         answer: Answer,
         *,
         operation: Operation | None = None,
-        slots: Slots | None = None,
+        admission: Admission | None = None,
     ) -> CommitResult:
         fault, self.fault = self.fault, None
         if fault == "request lost":
             raise StoreUnavailable(fault)
         if fault == "edited meanwhile":
             await self._edit(snapshot.task_id)
-        result = await self._store.commit(snapshot, execution, answer, operation=operation, slots=slots)
+        result = await self._store.commit(snapshot, execution, answer, operation=operation, admission=admission)
         if fault == "reply lost":
             raise StoreUnavailable(fault)
         return result
@@ -70,6 +70,17 @@ class UnreliableStore:
 
     async def hold(self, hold: Hold | None) -> None:
         await self._store.hold(hold)
+
+    async def count_launch_failure(
+        self, launcher: str, task_type: str, code: str, *, key: str, rule: BreakerRule
+    ) -> bool:
+        return await self._store.count_launch_failure(launcher, task_type, code, key=key, rule=rule)
+
+    async def breakers(self) -> list[Breaker]:
+        return await self._store.breakers()
+
+    async def close_breaker(self, launcher: str, task_type: str) -> None:
+        await self._store.close_breaker(launcher, task_type)
 
     async def held(self) -> Hold | None:
         return await self._store.held()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
-from executions.admission import Hindrance, Hold, Slots, Standing, hindrance
+from executions.admission import Admission, Breaker, BreakerRule, Hindrance, Hold, Standing, hindrance
 from executions.answer import Answer
 from executions.errors import StoreUnavailable
 from executions.feed import FeedEntry
@@ -29,6 +30,8 @@ class MemoryStore:
         self.feed: list[FeedEntry] = []
         self.places: dict[str, Place] = {}
         self.on_hold: Hold | None = None
+        self.open_breakers: dict[tuple[str, str], Breaker] = {}
+        self.launch_failures: dict[tuple[str, str, str], dict[str, int]] = {}
 
     async def read(self, task_id: str) -> Snapshot:
         self._check()
@@ -62,7 +65,7 @@ class MemoryStore:
         answer: Answer,
         *,
         operation: Operation | None = None,
-        slots: Slots | None = None,
+        admission: Admission | None = None,
     ) -> CommitResult:
         self._check()
         if operation and operation.key in self.operations:
@@ -71,8 +74,13 @@ class MemoryStore:
         fields, following = self.records.get(task_id, {}), None
         if self.states.get(task_id, (0, b"", ""))[0] != snapshot.version or record_digest(fields) != snapshot.digest:
             return CommitResult(Committed.CONFLICT)
-        if slots is not None and (why := self._hindrance(task_id, slots)) is not None:
-            return CommitResult(Committed.HINDERED, hindrance=why)
+        if admission is not None:
+            if (why := self._hindrance(task_id, admission)) is not None:
+                return CommitResult(Committed.HINDERED, hindrance=why)
+            key = (admission.launcher, self.places[task_id].task_type)
+            if key in self.open_breakers:
+                probe_at_ms = self.now + admission.breaker.pause_ms
+                self.open_breakers[key] = replace(self.open_breakers[key], probe=task_id, probe_at_ms=probe_at_ms)
         if execution is not None:
             write = write_for(snapshot, self._follow_up(snapshot, execution))
             fields = {**fields, **write.attempts}
@@ -132,6 +140,31 @@ class MemoryStore:
         self._check()
         return self.on_hold
 
+    async def count_launch_failure(
+        self, launcher: str, task_type: str, code: str, *, key: str, rule: BreakerRule
+    ) -> bool:
+        self._check()
+        at, name = self.now + rule.pause_ms, (launcher, task_type)
+        failures = self.launch_failures.setdefault((*name, code), {})
+        failures[key] = self.now
+        recent = [item for item, when in failures.items() if when > self.now - rule.window_ms]
+        if name in self.open_breakers:
+            self.open_breakers[name] = replace(self.open_breakers[name], probe=None, probe_at_ms=at)
+            return False
+        if len(recent) < rule.failures:
+            return False
+        self.open_breakers[name] = Breaker(launcher, task_type, code, self.now, at)
+        failures.clear()
+        return True
+
+    async def breakers(self) -> list[Breaker]:
+        self._check()
+        return list(self.open_breakers.values())
+
+    async def close_breaker(self, launcher: str, task_type: str) -> None:
+        self._check()
+        self.open_breakers.pop((launcher, task_type), None)
+
     async def foreign_changes(self, *, batch: int = 200) -> AsyncIterator[str]:
         self._check()
         for task_id in [*self.records, *(item for item in self.states if item not in self.records)]:
@@ -153,13 +186,20 @@ class MemoryStore:
     async def close(self) -> None:
         self.unavailable = True
 
-    def _hindrance(self, task_id: str, slots: Slots) -> Hindrance | None:
-        own = self.places[task_id]
+    def _hindrance(self, task_id: str, admission: Admission) -> Hindrance | None:
+        own, slots = self.places[task_id], admission.slots
+        barred = {
+            name
+            for (launcher, name), item in self.open_breakers.items()
+            if launcher == admission.launcher and item.probe_at_ms > self.now
+        }
         older = {
             name: sum(1 for since, other in self._line(name) if _before(since, other, own, task_id, name))
             for name in {item.task_type for item in self.places.values()}
         }
-        return hindrance(own.task_type, slots=slots, is_held=self.on_hold is not None, live=self._live(), older=older)
+        return hindrance(
+            own.task_type, slots=slots, is_held=self.on_hold is not None, live=self._live(), older=older, barred=barred
+        )
 
     def _live(self) -> dict[str, int]:
         return dict(Counter(item.task_type for item in self.places.values() if item.live_ms is not None))

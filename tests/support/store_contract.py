@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any, Protocol
 
-from executions.admission import Hindrance, Hold, Slots, Standing
+from executions.admission import Admission, BreakerRule, Hindrance, Hold, Slots, Standing
 from executions.answer import Answer, Decision, Reply
 from executions.feed import FeedEntry, Transition
 from executions.index import Index
@@ -17,6 +17,7 @@ from executions.ports import CommitResult, Committed, Operation, Snapshot, Store
 from executions.record import Execution, Status
 from tests.support.builders import NOW_MS, intended, pending, running
 
+BREAKER = BreakerRule(failures=3, window_ms=60_000, pause_ms=200)
 ANSWER = Answer(Reply.CLAIMED, "task-1", 1, "pending")
 
 
@@ -259,6 +260,41 @@ class StoreContract:
         assert await store.held() is None
         assert (await launch(store, "waits", Slots())).hindrance is None
 
+    async def test_the_same_launch_failure_again_and_again_opens_the_breaker_of_its_class(self, store: Store) -> None:
+        await store.commit(await store.read("waits"), pending("waits"), ANSWER)
+        await store.commit(await store.read("next"), pending("next"), ANSWER)
+        for key, opens in (("a", False), ("b", False), ("b", False), ("c", True), ("d", False)):
+            assert await failed_launch(store, key) is opens
+        (breaker,) = await store.breakers()
+        assert (breaker.launcher, breaker.task_type, breaker.code) == ("local", "implementation", "LAUNCH_CAPACITY")
+        assert (breaker.probe, breaker.probe_at_ms > breaker.opened_ms) == (None, True)
+        assert (await launch(store, "waits", Slots())).hindrance is Hindrance.BREAKER_OPEN
+
+    async def test_after_a_pause_one_launch_tries_whether_they_work_again(self, store: Store) -> None:
+        for name in ("one", "two"):
+            await store.commit(await store.read(name), pending(name), ANSWER)
+        for key in ("a", "b", "c"):
+            await failed_launch(store, key)
+        await self.let_pass(store, 250)
+        assert (await launch(store, "one", Slots())).hindrance is None
+        (breaker,) = await store.breakers()
+        assert breaker.probe == "one"
+        assert (await launch(store, "two", Slots())).hindrance is Hindrance.BREAKER_OPEN
+        await failed_launch(store, "d")
+        (breaker,) = await store.breakers()
+        assert breaker.probe is None
+        await store.close_breaker("local", "implementation")
+        assert await store.breakers() == []
+        assert (await launch(store, "two", Slots())).hindrance is None
+
+    async def let_pass(self, store: Store, milliseconds: int) -> None:
+        """Until the store's clock has gone on so far."""
+        await asyncio.sleep(milliseconds / 1000)
+
+
+async def failed_launch(store: Store, key: str) -> bool:
+    return await store.count_launch_failure("local", "implementation", "LAUNCH_CAPACITY", key=key, rule=BREAKER)
+
 
 async def launch(store: Store, task_id: str, slots: Slots) -> CommitResult:
     """Write down the launch of the waiting attempt."""
@@ -266,7 +302,7 @@ async def launch(store: Store, task_id: str, slots: Slots) -> CommitResult:
     assert found.execution is not None
     number = found.execution.latest.number
     execution = intend_launch(found.execution, number, token="t" * 64, request={}, now_ms=NOW_MS, policy=Policy())
-    return await store.commit(found, execution, ANSWER, slots=slots)
+    return await store.commit(found, execution, ANSWER, admission=Admission("local", slots, BREAKER))
 
 
 async def end(store: Store, task_id: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from executions.feed import FeedEntry
+from executions.ports import Store
 from tests.support.memory_store import MemoryStore
 from tests.support.store_contract import StoreContract
 
@@ -34,3 +35,7 @@ class TestMemoryStore(StoreContract):
     @pytest.fixture
     def world(self, store: MemoryStore) -> MemoryWorld:
         return MemoryWorld(store)
+
+    async def let_pass(self, store: Store, milliseconds: int) -> None:
+        assert isinstance(store, MemoryStore)
+        store.now += milliseconds

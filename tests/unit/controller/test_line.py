@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from controller.breakers import Breakers
 from controller.loops.line import Line
 from controller.loops.sweep import Sweep
 from controller.reconciler import Reconciler
@@ -40,8 +41,9 @@ class World:
     def __post_init__(self) -> None:
         self.policy = Policy(slots=self.slots)
         self.launcher = FakeLauncher()
+        self.breakers = Breakers(self.store, self.policy.breaker)
         self.commands = Commands(self.store, MemoryQueue(), self.policy, "local")
-        self.line = Line(self.store, self.slots, self.woken.append)
+        self.line = Line(self.store, self.slots, self.breakers, self.woken.append)
         self.sweep = Sweep(self.store, {"local": self.launcher}, self.policy, self.woken.append)
         self.reconciler = Reconciler(
             store=self.store,

@@ -50,6 +50,14 @@ def test_what_keeps_an_attempt_of_type_a_from_its_launch(
     assert hindrance("a", slots=slots, is_held=True, live=live, older=older) is Hindrance.HELD
 
 
+def test_a_type_whose_breaker_is_open_begins_nothing_and_holds_up_no_other() -> None:
+    older = {"a": 1, "b": 99}
+    barred = hindrance("b", slots=TEN, is_held=False, live={}, older=older, barred={"b"})
+    assert barred is Hindrance.BREAKER_OPEN
+    assert hindrance("a", slots=TEN, is_held=False, live={}, older=older, barred={"b"}) is None
+    assert hindrance("a", slots=TEN, is_held=False, live={}, older=older) is Hindrance.NOT_ITS_TURN
+
+
 @pytest.mark.parametrize(
     ("slots", "live", "expected"),
     [
