@@ -34,6 +34,8 @@ _SIDES = (
     ("before", Action.PAUSE),
     ("after", Action.LOSE_REPLY),
 )
+_WIDTH = 140
+"""Of what is written into a file: nothing in the tables is cut."""
 _AGAIN_AND_AGAIN = ("lease",)
 """Steps that every process takes all the time: which of them it is makes no difference."""
 
@@ -70,7 +72,8 @@ def main() -> int:
     launchers = environ.get("LAUNCHERS", "local,ecs").split(",")
     points = matrix(environ.get("ONLY", ""), [int(text) for text in environ.get("OCCURRENCES", "1,2").split(",")])
     pause_seconds, each = float(environ.get("PAUSE_SECONDS", "30")), int(environ.get("EACH", "2"))
-    console, results = Console(), dict[tuple[str, Failpoint], str | None]()
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    results = dict[tuple[str, Failpoint], str | None]()
     if not points:
         console.print(f"No failpoint has ONLY={environ.get('ONLY')!r} in its text.")
         return 2
@@ -113,7 +116,7 @@ def _problem(future: Future[Result]) -> str | None:
 
 def _table(launcher: str, results: dict[Failpoint, str | None]) -> Table:
     table = Table(title=f"crash matrix, {launcher} launcher")
-    table.add_column("step")
+    table.add_column("step", no_wrap=True)
     columns = list(dict.fromkeys(_column(point) for point in results))
     for column in columns:
         table.add_column(column, justify="center")

@@ -100,14 +100,14 @@ class Run:
         self._start()
         self._send()
         deadline = time.monotonic() + REST_SECONDS + self.pause_seconds
-        while not (is_at_rest := self._is_at_rest()) and time.monotonic() < deadline:
+        while (unrest := self._unrest()) is not None and time.monotonic() < deadline:
             self._look()
             self._act()
             self._handle_trap()
             time.sleep(_TICK_SECONDS)
         problems = violations(self._seen())
-        if not is_at_rest and not problems:
-            problems = ["L1 it never came to rest"]
+        if unrest is not None and not problems:
+            problems = [f"L1 it never came to rest: {unrest}"]
         return Result(self.mark.exists(), problems, time.monotonic() - began)
 
     def _start(self) -> None:
@@ -169,8 +169,8 @@ class Run:
             return
         try:
             status, _ = self.installation.post(f"/dashboard/executions/{task_id}/{deed}", body)
-        except httpx.HTTPError:
-            return
+        except (httpx.HTTPError, ValueError):
+            return  # Nobody is there, or by now somebody else's server, whose answer is none of ours.
         if status in (200, 202):
             self.done.add((deed, task_id))
 
@@ -199,21 +199,29 @@ class Run:
         else:
             self.installation.start_controller(wait=False, **self.settings)
 
-    def _is_at_rest(self) -> bool:
+    def _unrest(self) -> str | None:
+        """What is not at rest yet; None when everything is."""
         installation, deleted = self.installation, self.tasks("deleted")
         if self.wake_at is not None or (self.mark.exists() and not self.is_handled):
-            return False
+            return "the process with the trap is not back yet"
         records = installation.records()
-        return (
-            set(records) == set(self.everything())
-            and all(status in FINAL for _, status in records.values())
-            and all(records[task_id][0] == 2 for kind in ("fails", "dies") for task_id in self.tasks(kind))
-            and not installation.queued()
-            and not any(self._waiting().values())
-            and not installation.differences(without=deleted)
-            and not self._alive()
-            and all(code == 200 for code in self._probes().values())
-        )
+        if set(records) != set(self.everything()):
+            return f"{len(records)} of {len(self.everything())} tasks have a record"
+        if unfinished := {task_id: found for task_id, found in records.items() if found[1] not in FINAL}:
+            return f"unfinished: {unfinished}"
+        if any(records[task_id][0] != 2 for kind in ("fails", "dies") for task_id in self.tasks(kind)):
+            return f"not retried: {records}"
+        if queued := installation.queued():
+            return f"{queued} messages in the queue"
+        if any(self._waiting().values()):
+            return f"in the indexes: {self._waiting()}"
+        if differences := installation.differences(without=deleted):
+            return f"records and resources differ: {differences}"
+        if alive := self._alive():
+            return f"workers: {alive}"
+        if any(code != 200 for code in self._probes().values()):
+            return f"probes: {self._probes()}"
+        return None
 
     def _alive(self) -> list[str]:
         """The workers that are there, of either launcher."""
