@@ -113,10 +113,10 @@ class Sweep:
         The first pass wakes all of them, so that each knows why it waits.
         """
         slots, is_first, self._has_woken_all = self.policy.slots, not self._has_woken_all, True
-        if is_first or not (slots.is_limited or await self.store.held()):
-            return await self.store.members(Index.WAITING, up_to_ms=now_ms, limit=_EVERYTHING)
-        if await self.store.held():
+        if not is_first and await self.store.held():
             return []
+        if is_first or not slots.is_limited:
+            return await self.store.members(Index.WAITING, up_to_ms=now_ms, limit=_EVERYTHING)
         return next_in_line(await self.store.standing(heads=_HEADS), slots)
 
     async def _wanted(self, task_ids: Sequence[str]) -> dict[str, dict[str, _Watched]]:

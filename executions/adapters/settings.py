@@ -112,8 +112,7 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         pairs = [part.partition("=") for part in value.split(",") if part.strip()]
-        wrong = [name for name, _, _ in pairs if not TASK_TYPE.fullmatch(name.strip())]
-        if wrong:
+        if not all(TASK_TYPE.fullmatch(name.strip()) and limit.strip().isdecimal() for name, _, limit in pairs):
             raise ValueError("it must read TYPE=NUMBER,TYPE=NUMBER, for example implementation=20,digest=5")
         return {name.strip(): limit.strip() for name, _, limit in pairs}
 
@@ -175,7 +174,9 @@ def settings_from_environment() -> Settings:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         variable = str(first["loc"][0]).upper() if first["loc"] else "the environment"
-        raise InvalidSettings(f"{variable} is invalid: {first['msg']}; correct or unset it") from error
+        raise InvalidSettings(
+            f"{variable} is invalid: {first['msg'].removeprefix('Value error, ')}; correct or unset it"
+        ) from error
     if settings.is_local and os.environ.get("KUBERNETES_SERVICE_HOST"):
         raise InvalidSettings(
             "ENV=local is refused inside a cluster because it permits sign-in without a token; unset ENV"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from executions.adapters.settings import Settings, settings_from_environment
+from executions.admission import BreakerRule, Slots
 from executions.errors import InvalidSettings
 
 REDIS = "redis://localhost:7000"
@@ -40,6 +41,41 @@ def test_the_defaults_are_those_of_the_contract(monkeypatch: pytest.MonkeyPatch)
     assert (policy.max_retries, policy.max_launch_tries) == (1, 5)
     assert (policy.lost_worker_grace_ms, policy.start_timeout_ms, policy.attempt_timeout_ms) == (60_000, 900_000, None)
     assert (policy.retry_redeliver_ms, policy.finished_ttl_ms) == (60_000, 86_400_000)
+    assert (policy.retry_delays_ms, policy.retry_jitter) == ((120_000, 600_000, 1_800_000, 7_200_000), 0.25)
+    assert policy.auto_retry_codes == {"codex_transient_upstream", "claude_transient_upstream"}
+    assert policy.slots == Slots()
+    assert policy.breaker == BreakerRule(failures=10, window_ms=300_000, pause_ms=60_000)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "field", "value"),
+    [
+        ("SLOTS_PER_TYPE", "implementation=20, digest=0", "slots", Slots(None, {"implementation": 20, "digest": 0})),
+        ("SLOTS_TOTAL", "9", "slots", Slots(9)),
+        ("RETRY_DELAYS_SECONDS", "1.5, 2", "retry_delays_ms", (1_500, 2_000)),
+        ("RETRY_DELAYS_SECONDS", ",", "retry_delays_ms", ()),
+        ("RETRY_JITTER", "0", "retry_jitter", 0.0),
+        ("AUTO_RETRY_CODES", "WORKER_LOST,E1", "auto_retry_codes", frozenset({"WORKER_LOST", "E1"})),
+    ],
+)
+def test_lists_are_read_as_people_write_them(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str, field: str, value: object
+) -> None:
+    assert getattr(settings(monkeypatch, {**ENOUGH, variable: text}).policy, field) == value
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        *(("SLOTS_PER_TYPE", text) for text in ("implementation", "implementation=x", "a b=3", "digest=-1", "=3")),
+        *(("RETRY_DELAYS_SECONDS", text) for text in ("1,x", "0", "-1", "inf")),
+        *(("RETRY_JITTER", text) for text in ("1", "-0.1", "much")),
+        *(("SLOTS_TOTAL", text) for text in ("0", "many")),
+    ],
+)
+def test_lists_that_cannot_work_are_named(monkeypatch: pytest.MonkeyPatch, variable: str, text: str) -> None:
+    with pytest.raises(InvalidSettings, match=f"^{variable} is invalid: .*; correct or unset it$"):
+        settings(monkeypatch, {**ENOUGH, variable: text})
 
 
 @pytest.mark.parametrize(
