@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from tests.support.ecs_shim import EcsShim, Refusal, Started
+from tests.support.ecs_shim import EcsShim, Fault, Refusal, Started
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
@@ -103,6 +103,16 @@ class EcsServer(AbstractContextManager["EcsServer"]):
 
     def containers(self) -> list[Container]:
         return list(self._shim.containers)
+
+    def fail(self, operation: str, fault: Fault | Refusal, times: int) -> None:
+        """The next calls of that operation meet this fault."""
+        self._loop.call_soon_threadsafe(self._shim.fail, operation, fault, times)
+
+    def heal(self) -> None:
+        self._loop.call_soon_threadsafe(self._shim.heal)
+
+    def calls(self, operation: str) -> int:
+        return self._shim.calls[operation]
 
     def event(self, arn: str) -> dict[str, Any]:
         """What EventBridge sends of the task as it is now."""
