@@ -282,3 +282,50 @@ def _relay_once(listener: socket.socket, server: CallbackServer) -> None:
         upstream.sendall(request)
         while answer := upstream.recv(65536):
             client.sendall(answer)
+
+
+@pytest.mark.parametrize(
+    ("program", "exit_code", "status", "code"),
+    [
+        ("print('working')", 0, "success", None),
+        ("import sys; sys.exit('no luck')", 1, "error", "WORKER_FAILED"),
+        ("import sys; sys.exit(75)", 1, "error", "TEMPORARY_FAILURE"),
+    ],
+)
+def test_a_command_is_claimed_run_and_reported(
+    server: CallbackServer, workers: Workers, program: str, exit_code: int, status: str, code: str | None
+) -> None:
+    worker = workers.start("-m", "alakai_worker", "run", "--", sys.executable, "-u", "-c", program)
+    output, errors = worker.communicate(timeout=DEADLINE_SECONDS)
+    assert worker.returncode == exit_code
+    assert ("working" in output.splitlines()) is (status == "success")
+    assert ("no luck" in errors) is ("no luck" in program)
+    (outcome,) = server.outcomes
+    assert (outcome["result"]["status"], outcome["result"].get("errorCode")) == (status, code)
+
+
+def test_a_command_is_stopped_with_its_worker_and_that_is_reported(server: CallbackServer, workers: Workers) -> None:
+    worker = workers.start("-m", "alakai_worker", "run", "--stop-seconds", "5", "--", "sleep", "60")
+    until(lambda: server.claims, "it has claimed")
+    time.sleep(0.5)
+    worker.send_signal(signal.SIGTERM)
+    worker.communicate(timeout=DEADLINE_SECONDS)
+    assert worker.returncode == 128 + signal.SIGTERM
+    (outcome,) = server.outcomes
+    assert outcome["result"]["errorMessage"] == "stopped by signal SIGTERM"
+
+
+def test_the_example_command_does_its_work(server: CallbackServer, workers: Workers, repository: Path) -> None:
+    worker = workers.start(
+        "-m", "alakai_worker", "run", "--", sys.executable, str(repository / "examples" / "worker" / "work.py")
+    )
+    worker.communicate(timeout=DEADLINE_SECONDS)
+    (outcome,) = server.outcomes
+    assert outcome["result"] == {"status": "success", "pullRequestUrl": "https://github.com/my-org/my-repo/pull/2"}
+
+
+def test_a_run_without_a_command_is_told_what_to_do(workers: Workers) -> None:
+    worker = workers.start("-m", "alakai_worker", "run")
+    _, errors = worker.communicate(timeout=DEADLINE_SECONDS)
+    assert worker.returncode == 2
+    assert "alakai-worker run -- python work.py" in errors
