@@ -1,7 +1,7 @@
 """``python -m tests.crash``: every failpoint, occurrence and action, each in an installation of its own; then a table.
 
-Environment: ONLY (part of a failpoint's text), LAUNCHERS (local,ecs), OCCURRENCES (1,2), PAUSE_SECONDS (30), JOBS (2),
-EACH (2 tasks of each kind).
+Environment: ONLY (part of a failpoint's text), LAUNCHERS (local,ecs), OCCURRENCES (1,2), PAUSE_SECONDS (30), JOBS (runs
+at once; three for each core), EACH (2 tasks of each kind).
 Exit status 1 when an invariant was violated or a failpoint was never reached.
 """
 
@@ -85,7 +85,7 @@ def main() -> int:
                 return Run(installation, point, pause_seconds, launcher, each)()
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        jobs = int(environ.get("JOBS", "2"))
+        jobs = int(environ.get("JOBS", 3 * (os.cpu_count() or 1)))  # most of a run is waiting
         with Progress(*columns, console=console) as progress, ThreadPoolExecutor(jobs) as pool:
             rows = [(launcher, point) for launcher in launchers for point in points]
             bar = progress.add_task("crash matrix", total=len(rows))

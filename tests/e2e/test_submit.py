@@ -35,7 +35,7 @@ def test_restarts_under_live_workers_count_no_run(installation: Installation, sc
     installation.send(*(message(task_id) for task_id in tasks))
     for task_id in tasks:
         installation.wait_for(task_id, 1, "running")
-    for _ in range(scale // 5 - 1):
+    for _ in range(scale // 5):
         controller.kill()
         controller = installation.start_controller(LOCAL_WORKER="manual")
         # It leads and looks at what is live: a task that is sent now is launched by it.
