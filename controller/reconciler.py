@@ -233,7 +233,10 @@ class Reconciler:
         try:
             answer = await launcher.launch(intent)
         except LaunchRefused as refusal:
-            return await self._give_up(seen, execution, launch, launcher, refusal, part)
+            after = await self._give_up(seen, execution, launch, launcher, refusal, part)
+            if after is not None and after.execution is not None and not after.execution.latest.is_live:
+                await self.on_launch_failed(execution.latest, refusal.code)
+            return after
         except LaunchUnclear as error:
             part.failed("launch")
             self._finish(part, "launch_unclear", await self.store.now_ms(), error)
@@ -290,8 +293,6 @@ class Reconciler:
             )
 
         after = (await alter_seen(self.store, seen, given_up)).following
-        if after is not None and after.execution is not None and after.execution.latest.launch is None:
-            await self.on_launch_failed(execution.latest, refusal.code)
         part.failed("launch")
         self._finish(part, "launch_refused", after.now_ms if after else seen.now_ms, refusal)
         return after
@@ -320,9 +321,9 @@ class Reconciler:
             )
 
         part.ok("launch")
-        await self.on_launched(execution.latest)
         after = (await alter_seen(self.store, seen, note)).following
         part.ok("record")
+        await self.on_launched(execution.latest)
         self._finish(part, "launched", after.now_ms if after else seen.now_ms)
         if is_orphan(after.execution if after else None, launch.token, answer.worker_id):
             _log.warning("A launch was answered too late; its worker is stopped", task_id=task_id, attempt=attempt)

@@ -117,6 +117,16 @@ async def test_the_same_failure_again_and_again_holds_further_launches_of_the_cl
     assert (await world.reconciled("a-digest")).latest.status is Status.RUNNING
 
 
+async def test_launches_that_are_refused_for_good_count_too() -> None:
+    world = World()
+    await world.put("one", "two", "three")
+    world.launcher.refuse("LAUNCH_REJECTED", permanent=True, times=3)
+    for task_id in ("one", "two", "three"):
+        assert (await world.reconciled(task_id)).latest.status is Status.FAILED
+    (breaker,) = await world.store.breakers()
+    assert breaker.code == "LAUNCH_REJECTED"
+
+
 async def test_after_the_pause_one_launch_is_let_through_and_its_success_closes_it(world: World) -> None:
     await world.reconciled("four")
     world.begin_anew()  # what is open is known to whoever leads
