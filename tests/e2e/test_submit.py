@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from tests.e2e.installation import Installation, message
@@ -50,14 +48,11 @@ def test_restarts_under_live_workers_count_no_run(installation: Installation, sc
 
 
 def test_a_message_that_comes_again_after_its_task_failed_does_nothing(installation: Installation) -> None:
-    controller, _ = installation.start_both(LOCAL_WORKER="fail", MAX_RETRIES="5")
+    installation.start_api()
     queue = installation.env["SQS_QUEUE_URL"]
     # Claimed and not deleted: the process dies in between, and SQS delivers the message once more.
-    controller.kill()
     installation.sqs.set_queue_attributes(QueueUrl=queue, Attributes={"VisibilityTimeout": "2"})
     installation.send(message("redelivered"))
-    received = installation.sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=5)["Messages"][0]
-    assert json.loads(received["Body"])["taskId"] == "redelivered"
     installation.start_controller(
         program=("tests.crash.process", "controller"),
         wait=False,
