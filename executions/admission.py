@@ -1,4 +1,4 @@
-"""May a launch begin now? Slots and the hold: one check, made by the commit that writes the launch's intent.
+"""May a launch begin now? Slots, breaker and hold: one check, made by the commit that writes the launch's intent.
 
 The holders of the slots are the live attempts themselves, so that no slot can leak. Who waits does so in the order of
 age, and no type of task keeps another one waiting: an attempt comes first only where it could begin. ``hindrance`` says
@@ -124,14 +124,17 @@ def hindrance(
     return Hindrance.NOT_ITS_TURN if ahead >= free else None
 
 
-def next_in_line(standing: Standing, slots: Slots) -> list[str]:
-    """The tasks whose turn it is, oldest first: as many as there are free slots for, as far as the heads tell."""
+def next_in_line(standing: Standing, slots: Slots, barred: Collection[str] = ()) -> list[str]:
+    """The tasks whose turn it is, oldest first: as many as there are free slots for, as far as the heads tell.
+
+    Those of a type whose breaker lets nothing through must not take the place of others.
+    """
     free = _free(slots, standing.live)
     able = [
         head
         for task_type, heads in standing.heads.items()
         for index, head in enumerate(heads)
-        if index < _room(task_type, slots, standing.live)
+        if task_type not in barred and index < _room(task_type, slots, standing.live)
     ]
     return [task_id for index, (_, task_id) in enumerate(sorted(able)) if index < free]
 

@@ -1,7 +1,7 @@
 """The line of attempts that wait for a slot: wakes those whose turn it is when a slot became free or a hold ended.
 
 Whether they may begin is decided by the commit of their launch (``executions.admission``); here they are only woken, so
-a mistake here delays a launch until the next sweep and never starts one too many. Also tells the metrics.
+a mistake here delays a launch and never starts one too many. Also tells the metrics.
 """
 
 from __future__ import annotations
@@ -70,11 +70,12 @@ class Line:
             return
         if before is not None:
             _log.info("The hold has ended")
+        barred = {item.task_type for item in self.breakers.open.values() if item.probe_at_ms > now_ms}
         if self.slots.is_limited:
-            woken = next_in_line(standing, self.slots)
+            woken = next_in_line(standing, self.slots, barred)
         else:
             woken = await self.store.members(Index.WAITING, limit=_EVERYTHING) if before is not None or closed else []
-        due = [item.task_type for item in self.breakers.open.values() if item.probe_at_ms <= now_ms]
+        due = {task_type for _, task_type in self.breakers.open} - barred
         woken += [task_id for task_type in due for _, task_id in list(standing.heads.get(task_type, ()))[:1]]
         for task_id in woken:
             self.wake(task_id)

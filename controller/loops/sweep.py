@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 import structlog
 
 from controller.breakers import tell_nobody
-from executions.admission import next_in_line
 from executions.answer import Reply
 from executions.errors import AlakaiError, LaunchUnclear, StoreUnavailable
 from executions.evidence import Fate, Observation, Verdict, WorkerState, judge, report_is_overdue
@@ -30,7 +29,6 @@ LOOK_BATCH = 100
 """ECS DescribeTasks takes at most 100 tasks (botocore service model)."""
 _READ_BATCH = 200
 _EVERYTHING = 1_000_000
-_HEADS = 64
 _log = structlog.get_logger(__name__)
 
 
@@ -108,16 +106,14 @@ class Sweep:
             self.wake(task_id)
 
     async def _whose_turn_it_is(self, now_ms: int) -> list[str]:
-        """Of those that wait: nobody during a hold, and with limits only as many as there is room for.
+        """Of those that wait: all in the first pass, so that each knows why it waits.
 
-        The first pass wakes all of them, so that each knows why it waits.
+        Later nobody during a hold, and with limits nobody either: the line wakes those that there is room for.
         """
-        slots, is_first, self._has_woken_all = self.policy.slots, not self._has_woken_all, True
-        if not is_first and await self.store.held():
+        is_first, self._has_woken_all = not self._has_woken_all, True
+        if not is_first and (self.policy.slots.is_limited or await self.store.held()):
             return []
-        if is_first or not slots.is_limited:
-            return await self.store.members(Index.WAITING, up_to_ms=now_ms, limit=_EVERYTHING)
-        return next_in_line(await self.store.standing(heads=_HEADS), slots)
+        return await self.store.members(Index.WAITING, up_to_ms=now_ms, limit=_EVERYTHING)
 
     async def _wanted(self, task_ids: Sequence[str]) -> dict[str, dict[str, _Watched]]:
         """The workers of live attempts, by launcher; wakes what has no worker yet or is to be stopped."""

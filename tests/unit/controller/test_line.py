@@ -106,16 +106,28 @@ async def test_a_slot_that_becomes_free_goes_to_the_oldest() -> None:
     assert await world.reconciled("d2", "i2") == [Status.RUNNING] * 2
 
 
-async def test_the_sweep_wakes_all_at_first_and_then_those_whose_turn_it_is() -> None:
+async def test_the_sweep_wakes_all_at_first_and_leaves_the_others_to_the_line() -> None:
     world = World(Slots(total=1))
     await world.put("one", "two", "three")
     await world.sweep.wake_waiting()
     assert await world.take_woken() == ["one", "two", "three"]
     await world.sweep.wake_waiting()
-    assert await world.take_woken() == ["one"]
-    await world.store.hold(HOLD)
-    await world.sweep.wake_waiting()
     assert await world.take_woken() == []
+    await world.line.turn()
+    assert await world.take_woken() == ["one"]
+
+
+async def test_those_that_a_breaker_bars_take_nobodys_place_in_the_line() -> None:
+    world = World(Slots(total=2))
+    await world.put("i1", "i2", "i3")
+    await world.put("d1", "d2", task_type="digest")
+    for key in range(world.policy.breaker.failures):
+        await world.store.count_launch_failure(
+            "local", "implementation", "LAUNCH_CAPACITY", key=str(key), rule=world.policy.breaker
+        )
+    await world.line.turn()
+    assert await world.take_woken() == ["d1", "d2"]
+    assert await world.reconciled("d1", "d2") == [Status.RUNNING] * 2
 
 
 @pytest.mark.parametrize("slots", [Slots(), Slots(total=5)])
