@@ -375,13 +375,7 @@ def _late(
         # The work is done after all: nobody needs another attempt that has not begun.
         following = settle_schedule(execution, ScheduleOutcome.DROPPED, now_ms=now_ms, reason="late_success")
     if target is not None and _adds_evidence(target, outcome):
-        late = LateResult(
-            succeeded=outcome.succeeded,
-            received_at=received_ms,
-            message=outcome.error_message,
-            pull_request_url=outcome.pull_request_url,
-        )
-        kept = [*target.late_results, late][:_LATE_RESULTS_KEPT]
+        kept = [*target.late_results, _late_result(outcome, received_ms)][:_LATE_RESULTS_KEPT]
         following = following.with_attempt(target.model_copy(update={"late_results": kept}))
     if following is execution:
         return unchanged(execution, reply, execution.task_id)
@@ -402,13 +396,16 @@ def _from_earlier_launch(execution: Execution, outcome: Outcome, received_ms: in
     )
     if not is_refuted or latest.status.is_finished or latest.late_results:
         return unchanged(execution, Reply.SUPERSEDED, task_id)
-    late = LateResult(
+    return changed(execution.with_latest(late_results=[_late_result(outcome, received_ms)]), Reply.SUPERSEDED)
+
+
+def _late_result(outcome: Outcome, received_ms: int) -> LateResult:
+    return LateResult(
         succeeded=outcome.succeeded,
         received_at=received_ms,
         message=outcome.error_message,
         pull_request_url=outcome.pull_request_url,
     )
-    return changed(execution.with_latest(late_results=[late]), Reply.SUPERSEDED)
 
 
 def _adds_evidence(attempt: Attempt, outcome: Outcome) -> bool:

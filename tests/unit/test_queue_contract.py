@@ -21,7 +21,7 @@ class MemoryWorld:
 
 
 class TestMemoryQueue(QueueContract):
-    SECOND = 0.2
+    SECOND = 0.1
 
     @pytest.fixture
     def queue(self) -> MemoryQueue:

@@ -45,6 +45,7 @@ def test_back_offs_double_up_to_five_seconds(drawn: float, expected: list[float]
     assert backoff_seconds(10_000, drawn) == expected[-1]
 
 
+@pytest.mark.looptime
 async def test_a_turn_that_went_well_begins_the_back_off_anew() -> None:
     store, turns = MemoryStore(), list[Turn]()
 
