@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Collection
 from types import FrameType
-
-import uvloop
 
 from bench import lag, memory, retry, throughput
 from bench.errors import BenchError
@@ -61,7 +60,7 @@ def _measured(scale: Scale, names: Collection[str]) -> str:
     """The whole report."""
     began, others = time.monotonic(), OtherWork()
     with opened(scale) as stage:
-        facts, figures = uvloop.run(_run(stage, names))
+        facts, figures = asyncio.run(_run(stage, names))
     notes = list(stage.notes)
     if scale is QUICK:
         notes.append("--quick shows that everything can be measured; its numbers are too small to mean much.")

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import orjson
-import uvloop
 
 from bench.tasks import LAUNCHER, message, worker_id
 from controller.app import App
@@ -127,4 +126,4 @@ async def _feed(tasks: MemoryQueue, lines: asyncio.StreamReader) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(_run(float(sys.argv[1]), sys.argv[2]))
+    asyncio.run(_run(float(sys.argv[1]), sys.argv[2]))

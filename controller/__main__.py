@@ -6,7 +6,6 @@ import asyncio
 import sys
 
 import structlog
-import uvloop
 
 from controller.app import App
 from executions.adapters.logging import configure_logging
@@ -21,7 +20,7 @@ def main() -> int:
     try:
         settings = settings_from_environment()
         configure_logging(settings)
-        uvloop.run(_run(App.from_settings(settings)))
+        asyncio.run(_run(App.from_settings(settings)))
     except InvalidSettings as error:
         sys.stderr.write(f"controller: {error}\n")
         return 2

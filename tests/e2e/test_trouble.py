@@ -145,7 +145,7 @@ def sendable(body: bytes) -> str | None:
 
 def assert_loops_run(installation: Installation) -> None:
     log = installation.logs()
-    # Kopf tells of its own failures at length; it is supervised, and started again. uvloop tells of a TLS connection
+    # Kopf tells of its own failures at length; it is supervised, and started again. asyncio tells of a TLS connection
     # that ended while something was still being written to it, as happens when a process stops.
     lines = [
         line

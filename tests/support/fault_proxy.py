@@ -25,7 +25,10 @@ class Fault(Enum):
 
     NONE = auto()
     CUT = auto()
-    """Reset at once."""
+    """Reset: open connections at once, new ones at their first byte.
+
+    A reset before that can reach a client as a refused connection, which is another failure: nothing was sent.
+    """
     BLACKHOLE = auto()
     """Accepted, and nothing ever arrives on either side."""
     DROP_REPLIES = auto()
@@ -103,11 +106,11 @@ class FaultProxy(AbstractContextManager["FaultProxy"]):
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = _Connection(writer)
-        if self._fault is Fault.CUT:
-            connection.abort()
-            return
         self._connections.add(connection)
         try:
+            if self._fault is Fault.CUT:
+                await reader.read(1)
+                return
             answers, connection.server = await asyncio.open_connection("127.0.0.1", self._target_port)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump(reader, connection.server, connection, is_reply=False))

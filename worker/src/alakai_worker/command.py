@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -83,6 +84,24 @@ class Command:
 
     def _run(self, environment: Mapping[str, str]) -> tuple[int, list[str]]:
         """Exit status (-n after signal n) and the last lines of standard error. Raises OSError, Stopped."""
+        tail: deque[bytes] = deque(maxlen=_TAIL_LINES)
+        with ThreadPoolExecutor(1) as pool:
+            # In a thread, which no signal interrupts: a command that is half started would be left running.
+            starting = pool.submit(self._start, environment, tail)
+            try:
+                process, pump = starting.result()
+                status = process.wait()
+            except Stopped:
+                if starting.exception() is None:
+                    self._end(starting.result()[0])
+                raise
+        pump.join(1.0)  # What the command left running may hold the pipe open; that is not waited for.
+        return status, [line.decode("utf-8", "replace").strip() for line in tail]
+
+    def _start(
+        self, environment: Mapping[str, str], tail: deque[bytes]
+    ) -> tuple[subprocess.Popen[bytes], threading.Thread]:
+        """The command, and what passes its errors on."""
         process = subprocess.Popen(  # noqa: S603 - the command is what we are here for, and no shell reads it
             self._arguments,
             env=dict(environment),
@@ -90,19 +109,10 @@ class Command:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        tail: deque[bytes] = deque(maxlen=_TAIL_LINES)
         assert process.stderr is not None  # noqa: S101 - it was asked for
         pump = threading.Thread(target=_pass_on, args=(process.stderr, tail), daemon=True)
         pump.start()
-        try:
-            status = process.wait()
-        except Stopped:
-            self._end(process)
-            raise
-        finally:
-            # What the command left running may hold the pipe open; that is not waited for.
-            pump.join(1.0)
-        return status, [line.decode("utf-8", "replace").strip() for line in tail]
+        return process, pump
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         """Ask the whole group to end; end by force what is there when its leader is gone or takes too long."""
