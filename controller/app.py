@@ -21,6 +21,7 @@ from controller.epoch import EpochGuard
 from controller.kopf_operator import KopfOperator
 from controller.leadership import Leadership
 from controller.loops.consumer import Consumer
+from controller.loops.ecs_hints import EcsHints
 from controller.loops.feed_reader import FeedReader
 from controller.loops.hints import Hints
 from controller.loops.line import Line
@@ -52,7 +53,8 @@ from executions.adapters.sqs_queue import SqsQueue, open_queue
 from executions.adapters.store_probe import open_store_probe
 from executions.errors import InvalidSettings
 from executions.operations.commands import Commands
-from executions.ports import Launcher
+from executions.ports import Launcher, Owning, Watching
+from executions.record import Attempt
 
 _EPOCH_SECONDS = 5.0
 _NO_EPOCH = "unknown"
@@ -226,6 +228,7 @@ class Leader:
             on_launch_failed=breakers.launch_failed,
             on_started=lambda attempt: breakers.launch_works(attempt, has_started=True),
         )
+        hints = Hints(sweep.look_at)
         observed, health = ObservedResources(), ApiHealth(cluster.check)
         notifier = Notifier(cluster, cluster.namespace)
         mirror = Mirror(
@@ -238,6 +241,7 @@ class Leader:
             namespace=cluster.namespace,
             on_wish=lambda name: wishes.add(name),
             wake=reconciling.add,
+            disown=self._disown,
         )
         wishes = ResourceOperations(
             store=store,
@@ -275,10 +279,12 @@ class Leader:
         )
         async with asyncio.TaskGroup() as group:
             if self.events is not None:
-                events_queue = self.events
-                hints = _restarted("hints", lambda: Hints(events_queue, store, sweep.look_at).run())
-                group.create_task(hints, name="hints")
+                ecs_hints = EcsHints(self.events, store, hints.note)
+                group.create_task(_restarted("ecs hints", ecs_hints.run), name="ecs hints")
+            if isinstance(watching := self.launcher, Watching):
+                group.create_task(_restarted("worker watch", lambda: watching.watch(hints.note)), name="worker watch")
             for name, work in (
+                ("hints", hints.run),
                 ("reconcile", reconciling.run),
                 ("mirror", mirror.run),
                 ("wishes", wishes.run),
@@ -290,6 +296,11 @@ class Leader:
                 ("rebuild", rebuild.run),
             ):
                 group.create_task(_restarted(name, work), name=name)
+
+    async def _disown(self, attempt: Attempt) -> None:
+        """Before its resource goes without anybody wanting the worker to end."""
+        if isinstance(self.launcher, Owning) and attempt.worker_id is not None:
+            await self.launcher.disown(attempt.worker_id)
 
     def _may_judge(self, now_ms: int) -> bool:
         """After an outage kept outcomes come first, and then the grace period for those that workers still send."""

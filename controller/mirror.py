@@ -8,7 +8,7 @@ acted on here, because it ends the object.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -26,7 +26,7 @@ from executions.notices import notices_from
 from executions.operations.commands import Commands
 from executions.operations.transact import alter
 from executions.ports import Snapshot, Store
-from executions.record import Execution, RecordUnreadable
+from executions.record import Attempt, Execution, RecordUnreadable
 from executions.resource import (
     Observed,
     manifest_from_execution,
@@ -46,6 +46,9 @@ PENDING_SHOWN_AFTER_MS = 1000
 _log = structlog.get_logger(__name__)
 
 
+async def _nobody_owned(_: Attempt) -> None: ...
+
+
 class Mirror:
     """Writes custom resources. ``queue`` must run; ``add`` wakes it for a task."""
 
@@ -61,9 +64,13 @@ class Mirror:
         namespace: str,
         on_wish: Callable[[str], None],
         wake: Callable[[str], None],
+        disown: Callable[[Attempt], Awaitable[None]] = _nobody_owned,
         workers: int = 16,
     ) -> None:
-        """``on_wish(name)`` hands an object with an open wish on; ``wake(task_id)`` has an execution reconciled."""
+        """``on_wish(name)`` hands an object with an open wish on; ``wake(task_id)`` has an execution reconciled.
+
+        ``disown(attempt)`` sees to it that the attempt's worker outlives the object.
+        """
         self.queue = WorkQueue("mirror", self.sync, workers=workers)
         self.compared: dict[str, tuple[str, int]] = {}
         """Task → incarnation and sequence of the record that its object was last found or made equal to."""
@@ -77,6 +84,7 @@ class Mirror:
         self._namespace = namespace
         self._on_wish = on_wish
         self._wake = wake
+        self._disown = disown
         self._definition = Definition(cluster)
         self._let_go: set[str] = set()
         """Uids of objects that end by our own doing: their deletion is nobody's wish."""
@@ -201,6 +209,8 @@ class Mirror:
         if not observed.is_protected:
             return
         if not _stood_for(observed, execution) or await self._definition.is_leaving():
+            if _stood_for(observed, execution) and execution.latest.is_live:
+                await self._disown(execution.latest)
             await self._release(observed, is_ours=True)
             return
         if not phase(execution).is_finished:

@@ -12,9 +12,8 @@ from typing import Any
 
 import orjson
 
-from executions.ecs_evidence import TASK_ID_VARIABLE
 from executions.errors import InvalidEvent, InvalidTask
-from executions.names import checked_task_id
+from executions.names import TASK_ID_VARIABLE, checked_task_id
 
 _SOURCE, _KIND = "aws.ecs", "ECS Task State Change"
 

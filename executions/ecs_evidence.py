@@ -15,11 +15,12 @@ from typing import Any
 from alakai_worker.redaction import sanitised
 
 from executions.evidence import LOST, OWN_STOP, PREEMPTED, STOPPED_EXTERNALLY, Observation, WorkerState
+from executions.image_pull import fails_for_good
+from executions.names import TASK_ID_VARIABLE
 
 SOURCE = "ecs:DescribeTasks"
 OUR_STOP = "alakai: "
 """Begins the reason of every StopTask of ours, so that our own stops are recognised in ``stoppedReason``."""
-TASK_ID_VARIABLE = "ALAKAI_TASK_ID"
 
 _STARTING = frozenset({"PROVISIONING", "PENDING", "ACTIVATING"})
 _GONE = frozenset({"STOPPED", "DELETED"})
@@ -28,17 +29,6 @@ _BEFORE_START = _TAKEN_AWAY | {"UserInitiated", "ServiceSchedulerInitiated"}
 _KILLED = 137
 _OUT_OF_MEMORY = re.compile(r"OutOfMemory|OOM.?Killed|out of memory", re.IGNORECASE)
 _CANNOT_PULL = re.compile(r"CannotPull\w*|pull image manifest|image.{0,40}(?:not found|does not exist)", re.IGNORECASE)
-_PULL_MAY_WORK_LATER = re.compile(
-    r"time.?out|timed out|deadline exceeded|connection (?:reset|refused)|toomanyrequests|rate.?limit|"
-    r"temporar|unavailable|no such host|\bEOF\b|\b5\d\d\b|no space left|request canceled",
-    re.IGNORECASE,
-)
-_PULL_NEVER_WORKS = re.compile(
-    r"not found|manifest unknown|does not exist|denied|unauthori[sz]ed|forbidden|\b40[134]\b|not authori[sz]ed|"
-    r"no basic auth|invalid reference|no match(?:ing manifest)? for platform|"
-    r"does not contain descriptor matching platform",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +106,7 @@ def _never_started(task: Mapping[str, Any]) -> bool:
 
 def _code_before_start(task: Mapping[str, Any], said: str) -> str:
     text = " ".join((said, *(_reason(item) for item in _containers(task))))
-    is_for_good = _PULL_NEVER_WORKS.search(text) and not _PULL_MAY_WORK_LATER.search(text)
-    if _CANNOT_PULL.search(text) and is_for_good:
+    if _CANNOT_PULL.search(text) and fails_for_good(text):
         return "IMAGE_ERROR"
     if task.get("stopCode") in _TAKEN_AWAY:
         return PREEMPTED

@@ -80,7 +80,10 @@ class Observation:
     never_started: bool = False
     """The launcher proves that the worker's program never ran."""
     code: str | None = None
-    """What the launcher found of a stopped worker: an error code of ours, or OWN_STOP. None: it only knows "gone"."""
+    """What the launcher found of a stopped worker: an error code of ours, or OWN_STOP. None: it only knows "gone".
+
+    One of PERMANENT may also come with a worker that is starting: it never will, and is to be stopped.
+    """
     version: int | None = None
     """Rises with each change of the worker, where the launcher counts them; an older look than one seen is ignored."""
     happened_ms: int | None = None
@@ -165,6 +168,8 @@ def _judge_present(attempt: Attempt, observation: Observation, now_ms: int, poli
         return Verdict(Fate.STOP, stop=attempt.stop)
     if _has_run_too_long(attempt, now_ms, policy):
         return Verdict(Fate.STOP, stop=StopOrder(code="ATTEMPT_TIMEOUT", asked_at=now_ms))
+    if observation.state is WorkerState.STARTING and observation.code in PERMANENT:
+        return Verdict(Fate.STOP, stop=StopOrder(code=str(observation.code), asked_at=now_ms))
     if observation.state is WorkerState.STARTING and _is_late_to_start(attempt, now_ms):
         return Verdict(Fate.STOP, stop=StopOrder(code="START_TIMEOUT", asked_at=now_ms))
     return Verdict(Fate.ALIVE)
@@ -214,7 +219,7 @@ def _code_of_unstarted(attempt: Attempt, found: Suspicion, now_ms: int) -> str:
     if found.code in PERMANENT:
         return str(found.code)
     if attempt.stop is not None:
-        return "START_TIMEOUT"
+        return attempt.stop.code if attempt.stop.code in PERMANENT else "START_TIMEOUT"
     if found.code in (PREEMPTED, STOPPED_EXTERNALLY):
         return str(found.code)
     return "START_TIMEOUT" if _is_late_to_start(attempt, now_ms) else "WORKER_NEVER_STARTED"

@@ -23,6 +23,9 @@ RETRY_ANNOTATION = f"{GROUP}/retry"
 CANCEL_ANNOTATION = f"{GROUP}/cancel"
 DONE_ANNOTATION = f"{GROUP}/done"
 
+TASK_ID_VARIABLE = "ALAKAI_TASK_ID"
+"""Of a worker's environment; tells the container that is the worker from others beside it."""
+
 TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", re.ASCII)
 TASK_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 

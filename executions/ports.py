@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from executions.admission import Admission, Breaker, BreakerRule, Hindrance, Hold, Standing
 from executions.answer import Answer
@@ -289,6 +289,24 @@ class Launcher(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Watching(Protocol):
+    """A launcher that hears of changes of its workers by itself, beside ``Launcher``."""
+
+    async def watch(self, changed: Callable[[str], None]) -> None:
+        """Call ``changed(task_id)`` for each change, until cancelled. May raise, and is then called again."""
+        ...
+
+
+@runtime_checkable
+class Owning(Protocol):
+    """A launcher whose workers end with the custom resource of their execution, beside ``Launcher``."""
+
+    async def disown(self, worker_id: str) -> None:
+        """Let a worker outlive the resource. Raises LaunchUnclear."""
+        ...
 
 
 class Payloads(Protocol):

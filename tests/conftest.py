@@ -17,6 +17,7 @@ from devstack.aws import AwsServer
 from devstack.infra import apply_crds
 from devstack.kubernetes import ControlPlane
 from devstack.redis import RedisServer
+from devstack.workloads import Workloads
 from executions.adapters.redis_connection import connect
 from executions.adapters.redis_epoch import create_epoch
 from executions.adapters.redis_store import RedisStore
@@ -47,6 +48,14 @@ def kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     apply_crds(str(plane.kubeconfig))
     yield plane
     plane.stop()
+
+
+@pytest.fixture(scope="session")
+def workloads(kube: ControlPlane) -> Iterator[Workloads]:
+    """The Job controller and a node that pretends, on the control plane of ``kube``."""
+    workloads = Workloads.start(kube)
+    yield workloads
+    workloads.stop()
 
 
 @pytest.fixture

@@ -29,10 +29,10 @@ from executions.adapters.ecs_client import (
     EcsUnclear,
 )
 from executions.adapters.ecs_settings import EXAMPLE, EcsSettings, TaskType, ecs_settings_from_file
-from executions.adapters.launchers import CALLBACK_TOKEN_VARIABLE, LauncherContext
+from executions.adapters.launchers import CALLBACK_TOKEN_VARIABLE, LauncherContext, lay_down, worker_variables
 from executions.adapters.settings import Settings
 from executions.ecs_evidence import OUR_STOP, SOURCE, observation_from_task, observation_of_failure
-from executions.errors import InvalidSettings, LaunchRefused, LaunchUnclear, StoreUnavailable
+from executions.errors import InvalidSettings, LaunchRefused, LaunchUnclear
 from executions.evidence import Observation, WorkerState
 from executions.plan import REPLAY_LIMIT_MS
 from executions.ports import Launched, LaunchIntent, LaunchOrder, Payloads
@@ -135,10 +135,7 @@ class EcsLauncher:
 
     async def launch(self, intent: LaunchIntent) -> Launched:
         order, request, began = intent.order, _with_callback_token(intent), self._clock()
-        try:
-            await self._payloads.put(order.task_id, order.task)
-        except StoreUnavailable as error:
-            raise LaunchUnclear(f"the payload of task {order.task_id} could not be laid down: {error}") from error
+        await lay_down(self._payloads, order)
         try:
             answer = await self._client.run_task(
                 request,
@@ -227,16 +224,7 @@ class EcsLauncher:
         await self._client.close()
 
     def _container_override(self, order: LaunchOrder, task_type: TaskType) -> dict[str, Any]:
-        variables = {
-            **task_type.environment,
-            "ALAKAI_TASK_ID": order.task_id,
-            "ALAKAI_TASK_TYPE": order.task_type,
-            "ALAKAI_ATTEMPT": str(order.attempt),
-            "ALAKAI_LAUNCH_TRY": str(order.launch_try),
-            "ALAKAI_CLAIM_URL": self._settings.claim_url,
-            "ALAKAI_CALLBACK_URL": self._settings.callback_url,
-            "ALAKAI_TRACE_ID": order.trace_id,
-        }
+        variables = {**task_type.environment, **worker_variables(order, self._settings)}
         environment = [{"name": name, "value": variables[name]} for name in sorted(variables)]
         return {"name": task_type.container, "environment": environment}
 

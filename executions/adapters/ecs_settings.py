@@ -7,28 +7,24 @@ field; limits are those of botocore's ECS service model (2014-11-13). Never asks
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import orjson
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, Field, model_validator
 
-from executions.errors import InvalidSettings
-from executions.names import TASK_TYPE
+from executions.adapters.settings_file import (
+    DEFAULT,
+    PlainValue,
+    PlainVariable,
+    SettingsFile,
+    StrictModel,
+    TaskTypeName,
+    model_from_file,
+)
 
-DEFAULT = "default"
-"""The entry for task types that have none of their own."""
 EXAMPLE = "examples/ecs/launcher.yaml"
 
 _PINNED = re.compile(r"(arn:aws[a-z-]*:ecs:[a-z0-9-]+:\d{12}:task-definition/)?[A-Za-z0-9_-]{1,255}:[1-9]\d*", re.ASCII)
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_SECRET = re.compile(r"SECRET|TOKEN(?:_|$)|PASSW|CREDENTIAL|PRIVATE|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
-_PASSWORD_IN_URL = re.compile(r"://[^/\s@]*:[^/\s@]+@")
-_REMEDY = "which anybody who may describe tasks could read; use the task definition's secrets"
-_RESERVED = ("ALAKAI_", "AWS_", "ECS_")
 
 
 def _pinned(value: str) -> str:
@@ -40,33 +36,11 @@ def _pinned(value: str) -> str:
     return value
 
 
-def _plain_variable(name: str) -> str:
-    if not _VARIABLE.fullmatch(name):
-        raise ValueError("is not a variable's name; use letters, digits and _")
-    if name.upper().startswith(_RESERVED):
-        raise ValueError("begins with ALAKAI_, AWS_ or ECS_, which the launcher and ECS set themselves; rename it")
-    if _SECRET.search(name):
-        raise ValueError(f"looks like a secret, {_REMEDY}")
-    return name
-
-
-def _plain_value(value: str) -> str:
-    if _PASSWORD_IN_URL.search(value):
-        raise ValueError(f"holds a password, {_REMEDY}")
-    return value
-
-
 Pinned = Annotated[str, AfterValidator(_pinned)]
-Variable = Annotated[str, AfterValidator(_plain_variable)]
-Value = Annotated[str, AfterValidator(_plain_value)]
 Text = Annotated[str, Field(min_length=1, max_length=512)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, alias_generator=to_camel)
-
-
-class CapacityProvider(_Strict):
+class CapacityProvider(StrictModel):
     """One of the providers that a task may be placed on; ``weight`` 0 places nothing."""
 
     provider: Text
@@ -74,7 +48,7 @@ class CapacityProvider(_Strict):
     base: Annotated[int, Field(ge=0, le=100_000)] = 0
 
 
-class TaskType(_Strict):
+class TaskType(StrictModel):
     """How the workers of one task type are started."""
 
     task_definition: Pinned
@@ -86,7 +60,7 @@ class TaskType(_Strict):
     """Required by task definitions with the network mode awsvpc, which Fargate always has; empty for others."""
     security_groups: Annotated[tuple[Text, ...], Field(max_length=5)] = ()
     assign_public_ip: bool = False
-    environment: dict[Variable, Value] = Field(default_factory=dict)
+    environment: dict[PlainVariable, PlainValue] = Field(default_factory=dict)
     """Further variables. The file is the allow-list: nothing of the controller's own environment reaches a worker."""
 
     def placement(self) -> dict[str, Any]:
@@ -128,20 +102,13 @@ class TaskType(_Strict):
         return self
 
 
-class EcsSettings(_Strict):
+class EcsSettings(StrictModel):
     """The whole file."""
 
     cluster: Annotated[str, Field(pattern=r"^(arn:aws[a-z-]*:ecs:[a-z0-9-]+:\d{12}:cluster/)?[A-Za-z0-9_-]{1,255}$")]
     region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")] | None = None
     """None: the environment's."""
-    task_types: Annotated[dict[str, TaskType], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _has_task_types(self) -> EcsSettings:
-        for name in self.task_types:
-            if not TASK_TYPE.fullmatch(name):
-                raise ValueError("taskTypes names a task type that no task can have; use letters, digits and . _ -")
-        return self
+    task_types: Annotated[dict[TaskTypeName, TaskType], Field(min_length=1)]
 
     def for_task_type(self, task_type: str) -> TaskType | None:
         """The entry of a task type, else the default one, else None."""
@@ -150,47 +117,4 @@ class EcsSettings(_Strict):
 
 def ecs_settings_from_file(path: Path) -> EcsSettings:
     """Read and check the file. Raises InvalidSettings with one line that names the file, the field and the remedy."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise _invalid(path, f"cannot be read: {why}; correct ECS_LAUNCHER_FILE") from None
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        repeated = next(_repeated_keys(node), None) if node is not None else None
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
-        raise _invalid(path, f"is not YAML{where}: {getattr(error, 'problem', None) or 'malformed'}") from None
-    if repeated is not None:
-        raise _invalid(path, f"names {repeated} twice; keep one of them")
-    try:
-        # By way of JSON: in strict mode only JSON's lists become the models' tuples.
-        return EcsSettings.model_validate_json(orjson.dumps(document))
-    except TypeError:
-        raise _invalid(path, "has a key or value that is not text, a number or a list; quote it") from None
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"] if part != "[key]") or "the file"
-        said = first["msg"].removeprefix("Value error, ")
-        raise _invalid(path, f"{field}: {said}") from None
-
-
-def _invalid(path: Path, text: str) -> InvalidSettings:
-    return InvalidSettings(f"the ECS launcher's settings file {path.name} {text} (see {EXAMPLE})")
-
-
-def _repeated_keys(node: yaml.Node) -> Iterator[str]:
-    """Keys that stand twice in one mapping: YAML keeps the last of them and says nothing."""
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            yield from _repeated_keys(item)
-    if isinstance(node, yaml.MappingNode):
-        seen = set[str]()
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    yield key.value
-                seen.add(key.value)
-            yield from _repeated_keys(value)
+    return model_from_file(EcsSettings, path, SettingsFile("the ECS launcher", "ECS_LAUNCHER_FILE", EXAMPLE))

@@ -1,4 +1,6 @@
-"""Finds a launcher by name among the installed ones, so that a third party adds one without touching this project.
+"""What launchers have in common, and how one is found by its name.
+
+So a third party adds one without touching this project.
 
 A launcher is a package's entry point in the group ``alakai.launchers``: a function that takes a LauncherContext and
 returns a ``ports.Launcher``. What launchers do is none of this module's business.
@@ -11,8 +13,9 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 
 from executions.adapters.settings import Settings
-from executions.errors import InvalidSettings
-from executions.ports import Launcher, Payloads
+from executions.errors import InvalidSettings, LaunchRefused, LaunchUnclear, StoreUnavailable
+from executions.names import TASK_ID_VARIABLE
+from executions.ports import Launcher, LaunchOrder, Payloads
 
 GROUP = "alakai.launchers"
 CALLBACK_TOKEN_VARIABLE = "ALAKAI_CALLBACK_TOKEN"  # noqa: S105 - the name of a variable
@@ -47,3 +50,31 @@ def open_launcher(name: str, context: LauncherContext) -> Launcher:
             f"the launcher {name!r} cannot be loaded ({type(error).__name__}: {error}); repair its package"
         ) from error
     return factory(context)
+
+
+def worker_variables(order: LaunchOrder, settings: Settings) -> dict[str, str]:
+    """The environment that tells a worker which launch it is; without the callback token, which is a secret.
+
+    Raises LaunchRefused for a trace id that no process can be given.
+    """
+    if "\0" in order.trace_id:
+        raise LaunchRefused(
+            "the task's trace id holds a character that no process can be given", code="LAUNCH_REJECTED", permanent=True
+        )
+    return {
+        TASK_ID_VARIABLE: order.task_id,
+        "ALAKAI_TASK_TYPE": order.task_type,
+        "ALAKAI_ATTEMPT": str(order.attempt),
+        "ALAKAI_LAUNCH_TRY": str(order.launch_try),
+        "ALAKAI_CLAIM_URL": settings.claim_url,
+        "ALAKAI_CALLBACK_URL": settings.callback_url,
+        "ALAKAI_TRACE_ID": order.trace_id,
+    }
+
+
+async def lay_down(payloads: Payloads, order: LaunchOrder) -> None:
+    """Lay down the task for workers that read it. Raises LaunchUnclear: nothing is launched without it."""
+    try:
+        await payloads.put(order.task_id, order.task)
+    except StoreUnavailable as error:
+        raise LaunchUnclear(f"the payload of task {order.task_id} could not be laid down: {error}") from error

@@ -18,9 +18,9 @@ from typing import Any
 import psutil
 
 from executions.adapters import local_processes
-from executions.adapters.launchers import CALLBACK_TOKEN_VARIABLE, LauncherContext
+from executions.adapters.launchers import CALLBACK_TOKEN_VARIABLE, LauncherContext, lay_down, worker_variables
 from executions.adapters.settings import Settings
-from executions.errors import InvalidSettings, LaunchRefused, LaunchUnclear, StoreUnavailable
+from executions.errors import InvalidSettings, LaunchRefused, LaunchUnclear
 from executions.evidence import Observation, WorkerState
 from executions.ports import Launched, LaunchIntent, LaunchOrder, Payloads
 from executions.record import Rung
@@ -102,10 +102,7 @@ class LocalLauncher:
 
     async def launch(self, intent: LaunchIntent) -> Launched:
         order, mode = intent.order, str(intent.request.get("mode"))
-        try:
-            await self._payloads.put(order.task_id, order.task)
-        except StoreUnavailable as error:
-            raise LaunchUnclear(f"the payload of task {order.task_id} could not be laid down: {error}") from error
+        await lay_down(self._payloads, order)
         if mode == "manual":
             return Launched(f"{_ARN}/manual/{order.token}", Rung.SENT)
         if self._reaper is None:
@@ -177,13 +174,7 @@ class LocalLauncher:
     async def _start(self, order: LaunchOrder, mode: str) -> None:
         environment = {
             **self._environment,
-            "ALAKAI_TASK_ID": order.task_id,
-            "ALAKAI_TASK_TYPE": order.task_type,
-            "ALAKAI_ATTEMPT": str(order.attempt),
-            "ALAKAI_LAUNCH_TRY": str(order.launch_try),
-            "ALAKAI_CLAIM_URL": self._settings.claim_url,
-            "ALAKAI_CALLBACK_URL": self._settings.callback_url,
-            "ALAKAI_TRACE_ID": order.trace_id,
+            **worker_variables(order, self._settings),
             **({} if order.callback_token is None else {CALLBACK_TOKEN_VARIABLE: order.callback_token}),
         }
         log = self._logs / f"{order.task_id}.{order.attempt}.{order.launch_try}.log" if self._logs else None
@@ -192,12 +183,6 @@ class LocalLauncher:
         except OSError as error:
             raise LaunchRefused(
                 f"no worker process could be started: {error.strerror}", code="LAUNCH_CAPACITY", permanent=False
-            ) from error
-        except ValueError as error:
-            raise LaunchRefused(
-                "the task's trace id holds a character that no process can be given",
-                code="LAUNCH_REJECTED",
-                permanent=True,
             ) from error
 
 

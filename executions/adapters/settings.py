@@ -61,6 +61,8 @@ class Settings(BaseSettings):
     launcher: str = ""
     ecs_launcher_file: str = ""
     """Path of the validated file that says where and how ECS runs each task type (``examples/ecs/launcher.yaml``)."""
+    kubernetes_launcher_file: str = ""
+    """The same for Kubernetes Jobs: a pod template for each task type (``examples/kubernetes/launcher.yaml``)."""
     callback_url: str = "http://localhost:3000/task-complete"
     callback_token_keys_file: str = ""
     """Path of the keys that callback tokens are made and verified with; without it callbacks carry none."""

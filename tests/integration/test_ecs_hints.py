@@ -13,6 +13,7 @@ from typing import Any
 import boto3
 import pytest
 
+from controller.loops.ecs_hints import EcsHints
 from controller.loops.hints import Hints
 from controller.loops.sweep import Sweep
 from devstack.aws import AwsServer
@@ -77,10 +78,13 @@ async def world(
     async with EcsShim(aws.url) as shim:
         world = World(EcsWorld(shim, cluster, tmp_path), MemoryStore(), open_queue(url, Settings(sqs_queue_url=url)))
         sweep = Sweep(world.store, {"ecs": world.ecs.launcher}, POLICY, lambda _: None)
-        hinting = asyncio.create_task(Hints(world.events, world.store, sweep.look_at).run())
+        hints = Hints(sweep.look_at)
+        source = EcsHints(world.events, world.store, hints.note)
+        hinting = [asyncio.create_task(work.run()) for work in (hints, source)]
         yield world
-        hinting.cancel()
-        await asyncio.gather(hinting, return_exceptions=True)
+        for task in hinting:
+            task.cancel()
+        await asyncio.gather(*hinting, return_exceptions=True)
         await world.events.close()
         await world.ecs.launcher.close()
 

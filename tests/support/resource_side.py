@@ -21,7 +21,7 @@ from executions.index import Index
 from executions.operations.commands import Commands
 from executions.operations.transact import alter
 from executions.policy import Policy
-from executions.record import Execution
+from executions.record import Attempt, Execution
 from executions.resource import Observed
 from tests.support.builders import NOW_MS
 from tests.support.fake_kube import FakeCluster
@@ -57,8 +57,13 @@ class ResourceSide:
         self.policy = policy or Policy()
         self.commands = Commands(self.store, self.queue, self.policy, launcher="local")
         self.woken: list[str] = []
+        self.disowned: list[tuple[str | None, bool]] = []
+        """Workers that were parted from their object, and whether that was still there."""
         self._fed = 0
         self.restart(relist=False)
+
+    async def _disown(self, attempt: Attempt) -> None:
+        self.disowned.append((attempt.worker_id, "task-1" in self.cluster.objects))
 
     def restart(self, *, relist: bool = True) -> None:
         """A new process: empty caches, then Kopf's first listing."""
@@ -75,6 +80,7 @@ class ResourceSide:
             namespace=self.cluster.namespace,
             on_wish=lambda name: self.operations.add(name),
             wake=self.woken.append,
+            disown=self._disown,
         )
         self.operations = ResourceOperations(
             store=self.store,

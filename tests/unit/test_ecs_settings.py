@@ -106,7 +106,7 @@ PROVIDERS = [{"provider": "FARGATE", "weight": 1}]
         ({}, "cluster: Field required"),
         ({"cluster": "workers"}, "taskTypes: Field required"),
         ({"cluster": "workers", "taskTypes": {}}, "taskTypes: Dictionary should have at least 1 item"),
-        ({"cluster": "workers", "taskTypes": {"a b": ENTRY}}, "taskTypes names a task type that no task can have"),
+        ({"cluster": "workers", "taskTypes": {"a b": ENTRY}}, "names a task type that no task can have"),
         ({**with_entry(), "cluster": "a b"}, "cluster: String should match"),
         ({**with_entry(), "region": "Ireland"}, "region: String should match"),
         ({**with_entry(), "profile": "dev"}, "profile: Extra inputs are not permitted"),
@@ -133,11 +133,11 @@ PROVIDERS = [{"provider": "FARGATE", "weight": 1}]
         (with_entry(assignPublicIp="yes"), "assignPublicIp: Input should be a valid boolean"),
         (with_entry(environment={"PORT": 1}), "environment.PORT: Input should be a valid string"),
         (with_entry(environment={"A-B": "1"}), "environment.A-B: is not a variable's name"),
-        (with_entry(environment={"ALAKAI_TASK_ID": "1"}), "ALAKAI_TASK_ID: begins with ALAKAI_, AWS_ or ECS_"),
+        (with_entry(environment={"ALAKAI_TASK_ID": "1"}), "ALAKAI_TASK_ID: begins with one of ALAKAI_, AWS_, ECS_"),
         (with_entry(environment={"AWS_REGION": "1"}), "AWS_REGION: begins with"),
         (with_entry(environment={"GITHUB_TOKEN": "hush"}), "GITHUB_TOKEN: looks like a secret"),
         (with_entry(environment={"DATABASE": "redis://:hush@db:6379"}), "environment.DATABASE: holds a password"),
-        (with_entry(environment={"db_password": "hush"}), "use the task definition's secrets"),
+        (with_entry(environment={"db_password": "hush"}), "refer to a secret instead"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, document: object, said: str) -> None:

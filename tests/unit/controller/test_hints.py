@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 from structlog.testing import capture_logs
 
+from controller.loops.ecs_hints import EcsHints
 from controller.loops.hints import Hints
 from controller.loops.sweep import Sweep
 from executions.answer import Answer, Reply
@@ -62,22 +63,16 @@ class World:
 
     @asynccontextmanager
     async def hinting(self, *, quiet_seconds: float = 0.0, versions_kept: int = 100) -> AsyncIterator[None]:
-        hints = Hints(
-            self.queue,
-            self.store,
-            self.look_at,
-            wait_seconds=0.05,
-            quiet_seconds=quiet_seconds,
-            longest_wait_seconds=DEADLINE_SECONDS,
-            versions_kept=versions_kept,
-        )
-        task = asyncio.create_task(hints.run())
+        hints = Hints(self.look_at, quiet_seconds=quiet_seconds, longest_wait_seconds=DEADLINE_SECONDS)
+        source = EcsHints(self.queue, self.store, hints.note, wait_seconds=0.05, versions_kept=versions_kept)
+        tasks = [asyncio.create_task(work.run()) for work in (hints, source)]
         try:
             yield
-            assert not task.done(), "the loop ended by itself"
+            assert not any(task.done() for task in tasks), "a loop ended by itself"
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def is_read(self) -> None:
         await until(lambda: not self.queue.entries, seconds=DEADLINE_SECONDS)
@@ -211,8 +206,8 @@ async def test_tasks_without_a_live_worker_cost_no_call(world: World) -> None:
 
 async def test_who_no_longer_leads_swallows_no_message(world: World) -> None:
     """What the last long poll brings is given back, visible to the next leader at once."""
-    hints = Hints(world.queue, world.store, world.look_at, wait_seconds=DEADLINE_SECONDS)
-    task = asyncio.create_task(hints.run())
+    source = EcsHints(world.queue, world.store, lambda _: None, wait_seconds=DEADLINE_SECONDS)
+    task = asyncio.create_task(source.run())
     await until(lambda: world.queue.receives == 1, seconds=DEADLINE_SECONDS)
     task.cancel()
     for _ in range(10):
@@ -220,6 +215,5 @@ async def test_who_no_longer_leads_swallows_no_message(world: World) -> None:
     await world.queue.put(event("task-1"))
     await asyncio.gather(task, return_exceptions=True)
     assert task.cancelled()
-    assert world.looks == []
     (message,) = await world.queue.receive(wait_seconds=0)
     assert message.receive_count == 2

@@ -456,6 +456,8 @@ class TestEnd:
         assert (await side.execution()).state.cancellation is None
         assert (await side.execution()).state.resource.absent_attempt == 0
         assert (await side.execution("done")).state.resource.absent_attempt == 0
+        # A worker that ends with its object is parted from it first.
+        assert side.disowned == [("worker-of-task-1", True)]
         # Both are wanted as ever, and made again as soon as that is possible.
         assert side.cluster.calls.count("create task-1") == 2
 

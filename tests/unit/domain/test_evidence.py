@@ -287,6 +287,19 @@ def test_a_worker_past_its_deadline_is_stopped_before_it_is_judged(
     assert (verdict.spoken, verdict.suspicion) == (None, None)
 
 
+@pytest.mark.parametrize("code", sorted(PERMANENT))
+def test_a_worker_that_will_never_start_is_stopped_at_once_and_ends_the_attempt(code: str) -> None:
+    """Kubernetes tries to pull an image for ever, and never says that the pod has failed."""
+    verdict = look(running().latest, STARTING, 0, code=code)
+    assert (verdict.fate, verdict.stop) == (Fate.STOP, StopOrder(code=code, asked_at=NOW_MS))
+    proven = look(told_to_stop(code), STOPPED, 1, never_started=True)
+    doubtful = looked(told_to_stop(code), (STOPPED, 0), (STOPPED, GRACE_MS))
+    assert [item.fate for item in (proven, doubtful)] == [Fate.NEVER_STARTED, Fate.LOST]
+    for item in (proven, doubtful):
+        assert spoken(item).code == code
+        assert item.is_permanent
+
+
 # Never started
 
 
