@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
-from executions.adapters.redis_store import RedisStore, open_store
-from executions.adapters.settings import settings_from_environment
+from cli.store import with_store
+from executions.adapters.redis_store import RedisStore
 from executions.admission import Hold
-
-T = TypeVar("T")
 
 
 def hold(reason: str, by: str | None) -> None:
@@ -22,7 +18,7 @@ def hold(reason: str, by: str | None) -> None:
         await store.hold(held)
         return held
 
-    held = asyncio.run(_with_store(act))
+    held = asyncio.run(with_store(act))
     print(f"on hold by {held.by}: {held.reason}")
     print("nothing is taken in and nothing is launched until: alakai resume")
 
@@ -35,14 +31,5 @@ def resume() -> None:
         await store.hold(None)
         return held
 
-    held = asyncio.run(_with_store(act))
+    held = asyncio.run(with_store(act))
     print("resumed" if held else "nothing to do: it was not on hold")
-
-
-async def _with_store(act: Callable[[RedisStore], Awaitable[T]]) -> T:
-    store = open_store(settings_from_environment())
-    try:
-        await store.ping()
-        return await act(store)
-    finally:
-        await store.close()

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from cli import explain as explain_command
 from cli import hold as hold_command
 from cli import retry as retry_command
 from cli import seed as seed_command
@@ -68,6 +69,12 @@ def send(
     given = {"TASK_ID": task_id, "REPO": repo, "PROMPT": prompt, "MESSAGE_BODY": message_body}
     values = {name: value or (_env(name) if from_env else None) for name, value in given.items()}
     _run(lambda: send_command.run(values))
+
+
+@app.command()
+def explain(task_id: Annotated[str, typer.Argument(help="The execution's task id.")]) -> None:
+    """Say where a task stands and why, what happens next, and what was seen of its workers."""
+    _run(lambda: explain_command.run(task_id))
 
 
 @app.command()

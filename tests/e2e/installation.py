@@ -221,10 +221,15 @@ class Installation(AbstractContextManager["Installation"]):
 
     def alakai_says(self, *arguments: str) -> str:
         """What the command line tool printed."""
-        command = [sys.executable, "-m", "cli.main", *arguments]
-        done = subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=60)
+        done = self.run_alakai(*arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def run_alakai(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        """The command line tool, whatever came of it."""
+        command = [sys.executable, "-m", "cli.main", *arguments]
+        env = {**self.env, **settings}
+        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
 
     # What users send
 

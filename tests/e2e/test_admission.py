@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 
@@ -61,6 +62,32 @@ def test_no_more_workers_than_slots_and_everything_starts_in_its_turn(installati
         f"{installation.prefix}/line:*"
     )
     assert standing == []
+
+
+@pytest.mark.timeout(120)
+def test_explain_says_who_holds_what(installation: Installation) -> None:
+    installation.start_both(LOCAL_WORKER="manual", SLOTS_TOTAL="1")
+    installation.send(message("runs"))
+    installation.wait_for("runs", 1, "running")
+    installation.send(message("waits"))
+    installation.wait_for("waits", 1, "pending")
+    said = installation.wait_until(
+        lambda: text if "SlotUnavailable" in (text := explained(installation, "waits")) else None, 30, "it is explained"
+    )
+    assert re.search(r"^waits +Pending, attempt 1, run 1$", said, re.MULTILINE)
+    assert re.search(r"^slots +1 of 1 slots in all are held \(implementation 1\)$", said, re.MULTILINE)
+    assert re.search(r"^held by +runs$", said, re.MULTILINE)
+    assert re.search(r"^next +launch, once a slot is free$", said, re.MULTILINE)
+    assert installation.complete("runs", error="no luck")[0] == 200
+    installation.wait_for("waits", 1, "running")
+    assert "WorkerFailed: no luck" in explained(installation, "runs")
+    nothing = installation.run_alakai("explain", "nobody")
+    assert (nothing.returncode, nothing.stdout) == (1, "")
+    assert "no record of nobody" in nothing.stderr
+
+
+def explained(installation: Installation, task_id: str) -> str:
+    return installation.run_alakai("explain", task_id, SLOTS_TOTAL="1").stdout
 
 
 @pytest.mark.timeout(120)

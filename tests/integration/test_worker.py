@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -20,7 +21,9 @@ from executions.outcome import outcome_from_document
 from tests.support.builders import task_document
 from tests.support.callback_server import CLAIM, COMPLETE, CUT, CallbackServer, Scripted
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 60.0
+OUTAGE_SECONDS = 600 if os.environ.get("ALAKAI_E2E_SCALE") == "full" else 4
+PATIENT = {"ALAKAI_GIVE_UP_SECONDS": "3600"}
 AWAY = [Scripted(503, b"", {"retry-after": "0"}), Scripted(502, b"<html>bad gateway</html>"), Scripted(CUT)]
 GARBAGE = [Scripted(200, b"<html>hello</html>"), Scripted(200, b"\xff\x00"), Scripted(200, b'{"recorded":1}')]
 
@@ -87,10 +90,10 @@ def ended(worker: subprocess.Popen[str]) -> tuple[int, list[dict[str, Any]]]:
     return worker.returncode, [json.loads(line) for line in output.splitlines()]
 
 
-def until(check: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
+def until(check: Callable[[], object], what: str, seconds: float = DEADLINE_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
     while not check():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_SECONDS:g} s: {what}"
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
         time.sleep(0.01)
 
 
@@ -177,6 +180,33 @@ def test_a_control_plane_in_trouble_is_waited_for(
     assert server.calls == {CLAIM: 2, COMPLETE: 3}
     assert [item["result"]["status"] for item in server.outcomes] == ["success"]
     assert [line["level"] for line in lines] == [40, 40, 40, 30]
+
+
+@pytest.mark.timeout(1500)
+def test_a_long_outage_with_every_kind_of_answer_loses_no_outcome(server: CallbackServer, workers: Workers) -> None:
+    """Ten minutes before the claim, and ten before the report, with ALAKAI_E2E_SCALE=full."""
+
+    def outage() -> Iterator[Scripted]:
+        end = time.monotonic() + OUTAGE_SECONDS
+        for answer in itertools.cycle(
+            [*AWAY, *GARBAGE, Scripted(202, b"{}"), Scripted(429, b"", {"retry-after": "1"})]
+        ):
+            if time.monotonic() > end:
+                return
+            yield answer
+
+    began = time.monotonic()
+    server.trouble = outage()
+    program = f"import time; time.sleep({OUTAGE_SECONDS / 2})"
+    worker = workers.start("-m", "alakai_worker", "run", "--", sys.executable, "-c", program, environment=PATIENT)
+    until(lambda: server.claims, "it has claimed", OUTAGE_SECONDS + DEADLINE_SECONDS)
+    server.trouble = outage()
+    worker.communicate(timeout=OUTAGE_SECONDS + DEADLINE_SECONDS)
+    assert worker.returncode == 0
+    assert [item["result"]["status"] for item in server.outcomes] == ["success"]
+    assert time.monotonic() - began >= 2 * OUTAGE_SECONDS
+    # Patient, and no nuisance: at most 30 seconds apart, and far fewer calls than seconds.
+    assert server.calls[CLAIM] < 12 + OUTAGE_SECONDS / 10
 
 
 def test_a_redirect_is_not_followed(server: CallbackServer, workers: Workers) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -37,6 +37,8 @@ class CallbackServer:
         self.refused: list[dict[str, Any]] = []
         self.outcomes: list[dict[str, Any]] = []
         self.script: dict[str, deque[Scripted]] = {CLAIM: deque(), COMPLETE: deque()}
+        self.trouble: Iterator[Scripted] = iter(())
+        """Answers whatever is asked, for as long as it gives something."""
         self.calls: dict[str, int] = {CLAIM: 0, COMPLETE: 0}
         self._owners: dict[tuple[object, ...], str] = {}
         self._lock = threading.Lock()
@@ -77,6 +79,8 @@ class CallbackServer:
     def answer(self, path: str, body: dict[str, Any]) -> Scripted:
         with self._lock:
             self.calls[path] += 1
+            if (troubled := next(self.trouble, None)) is not None:
+                return troubled
             if self.script[path]:
                 return self.script[path].popleft()
             return self._claim(body) if path == CLAIM else self._complete(body)
