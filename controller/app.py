@@ -31,6 +31,7 @@ from controller.loops.sweep import Sweep
 from controller.mirror import Mirror
 from controller.notifier import Notifier
 from controller.observed import ObservedResources
+from controller.ownership import Owned, Ownership
 from controller.probes import Probes
 from controller.rebuild import Rebuild
 from controller.reconciler import Reconciler
@@ -45,6 +46,7 @@ from executions.adapters.launchers import LauncherContext, open_launcher
 from executions.adapters.metrics import serve_metrics
 from executions.adapters.redis_feed import RedisFeed
 from executions.adapters.redis_lease import RedisLease
+from executions.adapters.redis_owner import PrefixOwner
 from executions.adapters.redis_payloads import RedisPayloads
 from executions.adapters.redis_positions import RedisPositions
 from executions.adapters.redis_store import RedisStore, open_store
@@ -116,6 +118,8 @@ class App:
         guard = EpochGuard(self.store, EpochConfigMap(cluster), on_answer=probes.trust)
         port = _serve(probes, settings.controller_port)
         metrics = serve_metrics(settings.metrics_port, default_port=9090, host=settings.metrics_host)
+        owned: list[Owned] = [PrefixOwner(self.store.redis, self.store.keys.prefix), self.tasks]
+        ownership = Ownership(settings.installation, owned, on_answer=probes.own)
         consumer = Consumer(self.tasks, self.store, commands, pending_max=settings.pending_max)
         outcomes = Outcomes(self.kept_outcomes, self.store, commands)
         leader = Leader(
@@ -142,14 +146,23 @@ class App:
             ttl_seconds=settings.leader_lease_seconds,
         )
 
+        def once_owned(work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+            """Not before queue and prefix are known to be nobody else's."""
+
+            async def run() -> None:
+                await ownership.granted.wait()
+                await work()
+
+            return run
+
         def once_known(work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-            """Not before somebody has looked which Redis this is."""
+            """Nor before somebody has looked which Redis this is."""
 
             async def run() -> None:
                 await guard.has_compared.wait()
                 await work()
 
-            return run
+            return once_owned(run)
 
         _log.info(
             "Controller started",
@@ -158,13 +171,14 @@ class App:
             probes_port=port,
             metrics_port=metrics.port,
         )
-        running = [
+        running = [asyncio.create_task(ownership.run())]
+        running += [
             asyncio.create_task(_restarted(name, work))
             for name, work in (
                 ("epoch", lambda: guard.run(_EPOCH_SECONDS)),
                 ("consumer", once_known(consumer.run)),
                 ("outcomes", once_known(outcomes.run)),
-                ("leadership", leadership.run),
+                ("leadership", once_owned(leadership.run)),
             )
         ]
         await stop.wait()

@@ -1,7 +1,8 @@
 """Probes of the controller, served from a thread of their own: a stuck event loop answers 503 instead of hanging.
 
-``/livez`` says whether a restart would help: the loop turns and the store answers. ``/readyz`` says whether this
-replica does its work: the store is the one we know and we are not shutting down.
+``/startupz`` says that this process has begun, whatever else is away. ``/livez`` says whether a restart would help: the
+loop turns and the store answers. ``/readyz`` says whether this replica does its work: the store is the one we know and
+we are not shutting down.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class Probes:
         self._heart: asyncio.Task[None] | None = None
         self.is_trusted = False
         """Whether the store was found to be the one we know."""
+        self.intruded: str | None = None
+        """Why the queue or the key prefix is not ours; None when they are."""
         self.is_draining = False
         self.is_closed = False
 
@@ -67,6 +70,10 @@ class Probes:
         """Note whether the store was found to be the one we know."""
         self.is_trusted = is_trusted
 
+    def own(self, refusal: str | None) -> None:
+        """Note whether queue and key prefix are ours."""
+        self.intruded = refusal
+
     def stop(self) -> None:
         self.is_closed = True
         if self._heart is not None:
@@ -82,6 +89,8 @@ class Probes:
         match url.path:
             case "/health":
                 return 200, {"ok": True}
+            case "/startupz":
+                checks = {"loop": self._loop_problem()}
             case "/livez" | "/v0/livez":
                 checks = {"loop": self._loop_problem(), "store": self._store_problem(excluded)}
             case "/readyz" | "/v0/healthz":
@@ -89,6 +98,7 @@ class Probes:
                     "loop": self._loop_problem(),
                     "store": self._store_problem(excluded),
                     "trust": None if self.is_trusted else "the store is not known to be ours yet",
+                    "installation": self.intruded,
                     "draining": "shutting down" if self.is_draining else None,
                 }
             case _:

@@ -52,6 +52,12 @@ async def health() -> Response:
     return json_response(200, {"ok": True})
 
 
+@router.get("/startupz", responses={**GUARD_REFUSALS, 200: _GOOD})
+async def startupz() -> Response:
+    """Says that this process has begun, whatever else is away: a restart would not help with that."""
+    return json_response(200, {"ok": True})
+
+
 @router.get("/livez", responses=_LIVE_ANSWERS)
 @router.get("/v0/livez", responses=_LIVE_ANSWERS)
 async def livez(context: ContextOf, exclude: Exclude = []) -> Response:  # noqa: B006 - FastAPI copies it

@@ -9,10 +9,14 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 from redis.exceptions import RedisError
 
 from executions.errors import StoreUnavailable
@@ -21,13 +25,29 @@ _CONNECT_SECONDS = 2.0
 _ANSWER_SECONDS = 5.0
 
 
-def connect(url: str, *, answer_seconds: float = _ANSWER_SECONDS, connections: int = 64) -> Redis:
+class FileCredentials(CredentialProvider):
+    """User and password of the URL in a file, read for each connection that is opened: a Secret may be rotated."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def get_credentials(self) -> tuple[str, str] | tuple[str]:
+        found = parse_url(self._path.read_text(encoding="utf-8").strip())
+        user, password = found.get("username"), found.get("password") or ""
+        return (user, password) if user else (password,)
+
+
+def connect(url: str, *, url_file: str = "", answer_seconds: float = _ANSWER_SECONDS, connections: int = 64) -> Redis:
     """A client with bounded time and connections and without automatic re-sending. Opens nothing yet.
 
     When all connections are in use, a command waits for one as long as for an answer: a burst is slow, not refused.
+    ``url_file`` is where ``url`` was read from; new connections sign in as it says by then.
     """
+    signs_in = "@" in urlsplit(url).netloc
+    credentials = {"credential_provider": FileCredentials(Path(url_file))} if url_file and signs_in else {}
     pool = BlockingConnectionPool.from_url(
-        url,
+        _without_credentials(url) if credentials else url,
+        **credentials,
         max_connections=connections,
         timeout=answer_seconds,
         retry=Retry(NoBackoff(), 0),
@@ -36,6 +56,12 @@ def connect(url: str, *, answer_seconds: float = _ANSWER_SECONDS, connections: i
         client_name="alakai",
     )
     return Redis.from_pool(pool)
+
+
+def _without_credentials(url: str) -> str:
+    """redis-py refuses to be given both."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 @contextmanager

@@ -77,6 +77,11 @@ class Keys:
         return f"{self.prefix}/epoch"
 
     @property
+    def installation(self) -> str:
+        """String: the name of the installation that the prefix belongs to."""
+        return f"{self.prefix}/installation"
+
+    @property
     def leader(self) -> str:
         """String with a time to live: who leads."""
         return f"{self.prefix}/leader"

@@ -338,7 +338,7 @@ def open_store(settings: Settings, *, epoch: str = ANY_EPOCH) -> RedisStore:
     """The store of these settings; connects on first use."""
 
     return RedisStore(
-        connect(settings.redis_url),
+        connect(settings.redis_url, url_file=settings.redis_url_file),
         settings.executions_redis_key_prefix,
         epoch=epoch,
         follow_up=retry_scheduling(settings.policy, random.random),

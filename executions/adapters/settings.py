@@ -7,6 +7,7 @@ contradictory setting raises InvalidSettings with one line that names the variab
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -36,7 +37,10 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     redis_url: str = ""
+    redis_url_file: str = ""
+    """Path of a file that holds REDIS_URL, as a mounted Secret does; the user and password in it may change."""
     task_tracking_redis_url: str = ""
+    task_tracking_redis_url_file: str = ""
     executions_redis_key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")] = (
         "alakai-executions"
     )
@@ -72,6 +76,8 @@ class Settings(BaseSettings):
         str, Field(pattern=r"^(manual|succeed|slow|(fail|transient|die|hang)(:([1-9][0-9]{0,2}|all))?)$")
     ] = "manual"
     executions_namespace: str = ""
+    installation: Annotated[str, Field(max_length=200)] = ""
+    """The name of this installation, the same on all its replicas: none of another name gets its queue or prefix."""
 
     task_dashboard_google_client_ids: str = ""
 
@@ -95,6 +101,11 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _share_urls(cls, values: dict[str, object]) -> dict[str, object]:
+        for name in ("redis_url", "task_tracking_redis_url"):
+            if path := values.get(f"{name}_file"):
+                if values.get(name):
+                    raise ValueError(f"{name.upper()} and {name.upper()}_FILE are both set; keep one of them")
+                values[name] = _line_of(Path(str(path)), f"{name.upper()}_FILE")
         for one, other in (
             ("redis_url", "task_tracking_redis_url"),
             ("sqs_queue_url", "implementation_sqs_queue_url"),
@@ -196,6 +207,14 @@ def settings_from_environment() -> Settings:
             "ECS_EVENTS_SQS_QUEUE_URL names a queue that is used for something else; give the events one of their own"
         )
     return settings
+
+
+def _line_of(path: Path, variable: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ValueError(f"{variable} names a file that cannot be read: {why}") from None
 
 
 def _ms(seconds: float) -> int:

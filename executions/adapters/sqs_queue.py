@@ -44,6 +44,8 @@ _ANSWER_SECONDS = 10.0
 _RETENTION_SECONDS = 14 * 24 * 3600
 """The longest that SQS keeps a message."""
 _MAX_RECEIVES = 10
+_OWNER_TAG = "alakai-installation"
+_TAG_SECONDS = 0.5
 _MISSING = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
 _REGION_IN_HOST = re.compile(r"(?:^|\.)sqs(?:-fips)?\.([a-z]{2}(?:-[a-z]+)+-\d)\.|^([a-z]{2}(?:-[a-z]+)+-\d)\.queue\.")
 _FAILURES = (BotoCoreError, ClientError, ResponseParserError)
@@ -71,6 +73,11 @@ class SqsQueue:
         self._name = _parts(url).path.rstrip("/").rsplit("/", 1)[-1] or "without a name"
         self._create_missing = create_missing
         self._closed = False
+        self.what = f"the queue {self._name}"
+        self.remedy = (
+            "set SQS_QUEUE_URL to another one, or, when that installation is gone for good, "
+            f"remove the queue's tag {_OWNER_TAG}"
+        )
 
         def client(attempts: int, answer_seconds: float) -> AwsClient[SQSClient]:
             return AwsClient(
@@ -120,10 +127,32 @@ class SqsQueue:
                 raise
             return await self._send(body)
 
+    async def owner(self, name: str) -> str | None:
+        """Whose queue this is by its tag, which is set to ``name`` where there is none; None where we may not ask.
+
+        Two that tag it at the same moment read what the later one wrote.
+        """
+        try:
+            found = await self._tag()
+            if found is None:
+                await self._call(
+                    "tag", self._steady, lambda sqs: sqs.tag_queue(QueueUrl=self._url, Tags={_OWNER_TAG: name})
+                )
+                await asyncio.sleep(_TAG_SECONDS)
+                found = await self._tag()
+        except QueueUnavailable as error:
+            _log.info("The queue's owner is not known", queue=self._name, reason=str(error))
+            return None
+        return found
+
     async def close(self) -> None:
         """Ends when the calls under way have: a long poll is waited for."""
         self._closed = True
         await asyncio.gather(*(client.close() for client in (self._receiving, self._sending, self._steady)))
+
+    async def _tag(self) -> str | None:
+        answer = await self._call("tags", self._steady, lambda sqs: sqs.list_queue_tags(QueueUrl=self._url))
+        return answer.get("Tags", {}).get(_OWNER_TAG)
 
     async def _delete(self, batch: Sequence[Message]) -> list[Message]:
         answer = await self._call(

@@ -39,5 +39,7 @@ class RedisProbe:
 
 def open_store_probe(settings: Settings) -> RedisProbe:
     """Connects on first use."""
-    redis = connect(settings.redis_url, answer_seconds=_ANSWER_SECONDS, connections=_CONNECTIONS)
+    redis = connect(
+        settings.redis_url, url_file=settings.redis_url_file, answer_seconds=_ANSWER_SECONDS, connections=_CONNECTIONS
+    )
     return RedisProbe(redis, settings.executions_redis_key_prefix)

@@ -85,7 +85,7 @@ def no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_all_is_well(served: Served) -> None:
     served.probes.is_trusted = True
-    for path in ("/health", "/livez", "/v0/livez", "/readyz", "/v0/healthz"):
+    for path in ("/health", "/startupz", "/livez", "/v0/livez", "/readyz", "/v0/healthz"):
         assert await served.ask(path) == (200, {"ok": True})
     assert (await served.ask("/"))[0] == 404
 

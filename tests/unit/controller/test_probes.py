@@ -70,3 +70,19 @@ def test_a_loop_that_does_not_turn_is_named(probes: Probes, monkeypatch: pytest.
         status, body = probes.answer(f"{path}?exclude=store&exclude=trust")
         assert status == 503
         assert body["failed"] == {"loop": "the event loop has not turned for 0 s"}
+
+
+def test_a_process_that_has_begun_says_so_whatever_is_away(probes: Probes) -> None:
+    probes.is_closed = True
+    probes.own("somebody else's")
+    assert probes.answer("/startupz") == (200, {"ok": True})
+
+
+def test_a_queue_of_somebody_else_makes_unready_and_not_dead(probes: Probes) -> None:
+    probes.trust(True)
+    probes.own("the queue x belongs to y")
+    status, body = probes.answer("/readyz?exclude=store")
+    assert (status, body["failed"]) == (503, {"installation": "the queue x belongs to y"})
+    assert probes.answer("/livez?exclude=store") == (200, {"ok": True})
+    probes.own(None)
+    assert probes.answer("/readyz?exclude=store") == (200, {"ok": True})
