@@ -62,8 +62,7 @@ def _run(command: str) -> int:
     elif command == "status":
         return 0 if stack.status() else 1
     elif command == "binaries":
-        binaries.control_plane()
-        binaries.redis()
+        binaries.everything()
     else:
         values = os.environ | environment.current(environment.LOCAL / "env")
         os.environ.update(values)  # the proxy settings, for the clients

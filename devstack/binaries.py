@@ -54,6 +54,25 @@ KWOK_BUILD = GoBuild(
     minutes="2 minutes",
     disk="2 GB of disk, 90 MB of it for good",
 )
+HELM_BUILD = GoBuild(
+    Entry("helm", "3.20.2", ("helm",)),
+    module="helm",
+    packages=("helm.sh/helm/v3/cmd/helm",),
+    ldflags=(  # as its own Makefile: without them `helm template` takes the cluster for Kubernetes 1.20
+        "-X helm.sh/helm/v3/internal/version.version=v3.20.2 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1"
+        f" -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor={_MINOR}"
+    ),
+    minutes="2 minutes",
+    disk="2 GB of disk, 60 MB of it for good",
+)
+KUBECONFORM_BUILD = GoBuild(
+    Entry("kubeconform", "0.7.0", ("kubeconform",)),
+    module="kubeconform",
+    packages=("github.com/yannh/kubeconform/cmd/kubeconform",),
+    ldflags="",
+    minutes="10 seconds",
+    disk="200 MB of disk, 14 MB of it for good",
+)
 ETCD_BUILD = GoBuild(
     ETCD,
     module="etcd",
@@ -167,6 +186,8 @@ def _ladder(build: GoBuild, variable: str = "") -> Ladder:
 
 CONTROLLER_MANAGER_LADDER = _ladder(CONTROLLER_MANAGER_BUILD, "KUBEBUILDER_ASSETS")
 KWOK_LADDER = _ladder(KWOK_BUILD)
+HELM_LADDER = _ladder(HELM_BUILD)
+KUBECONFORM_LADDER = _ladder(KUBECONFORM_BUILD)
 REDIS_LADDER = Ladder(
     what="redis-server",
     rungs=(
@@ -200,3 +221,21 @@ def controller_manager() -> dict[str, Path]:
 def kwok() -> dict[str, Path]:
     """`kwok`. Raises NothingFound."""
     return KWOK_LADDER.climb()
+
+
+@functools.cache
+def helm() -> Path:
+    """Raises NothingFound."""
+    return HELM_LADDER.climb()["helm"]
+
+
+@functools.cache
+def kubeconform() -> Path:
+    """Raises NothingFound."""
+    return KUBECONFORM_LADDER.climb()["kubeconform"]
+
+
+def everything() -> None:
+    """Get all of it ready: what the tests use beside what the local stack runs. Raises NothingFound."""
+    for needed in (control_plane, redis, controller_manager, kwok, helm, kubeconform):
+        needed()
