@@ -18,7 +18,7 @@ LOAD_ENV = if [ -f .local/env ]; then own=$$(export -p); set -a; . ./.local/env;
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test test-unit crash-matrix up infra reset down status verify bench dist lock format clean \
+.PHONY: help run demo test test-unit crash-matrix up infra reset down status verify bench chart chart-test dist lock format clean \
   seed-failed-implementation retry-worker-execution send-sqs
 
 help:  ## list the targets
@@ -35,7 +35,7 @@ demo: $(INSTALLED)  ## the same, then exit: 0 when every task ended as it should
 test: $(INSTALLED)  ## the whole suite, on real components
 	@$(BIN)/python -m devstack binaries
 	@$(BIN)/python -m pytest -n auto tests/unit tests/property tests/model
-	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/integration tests/e2e
+	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/integration tests/e2e tests/chart
 
 test-unit: $(INSTALLED)  ## the tests that need nothing but Python
 	@$(BIN)/python -m pytest -n auto tests/unit
@@ -81,6 +81,7 @@ verify: $(INSTALLED)  ## lint, types, import rules, unused code, locks up to dat
 	$(BIN)/lint-imports
 	$(BIN)/vulture
 	$(BIN)/python -m devstack.lock --check
+	$(BIN)/python -m devstack.chart --check
 
 format: $(INSTALLED)  ## format and fix what can be fixed
 	$(BIN)/ruff format .
@@ -95,6 +96,13 @@ dist: $(INSTALLED)  ## build the wheels into dist/
 
 lock: $(INSTALLED)  ## make requirements/ anew from pyproject.toml; UPGRADE=1 takes newer versions
 	@$(BIN)/python -m devstack.lock $(if $(UPGRADE),--upgrade)
+
+chart: $(INSTALLED)  ## make what of the chart follows from values.yaml, the settings and crds/ anew
+	@$(BIN)/python -m devstack.chart
+
+chart-test: $(INSTALLED)  ## the chart, on all versions of Kubernetes, installed and run
+	@$(BIN)/python -m devstack binaries
+	@ALAKAI_CHART=full $(BIN)/python -m pytest tests/chart
 
 clean:  ## stop the stack and remove what was made here (the cache of binaries stays)
 	@if [ -d .local ]; then $(BIN)/python -m devstack down; fi

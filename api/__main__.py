@@ -19,7 +19,7 @@ from api.dependencies import Context
 from api.main import create_app
 from api.probes import Health
 from executions.adapters.logging import configure_logging
-from executions.adapters.metrics import serve_metrics
+from executions.adapters.metrics import serve_metrics, tell_build
 from executions.adapters.settings import Settings, settings_from_environment
 from executions.errors import InvalidSettings
 
@@ -51,6 +51,7 @@ def main() -> int:
         configure_logging(settings)
         context = open_context(settings)
         listener = _listener(settings)
+        tell_build("api")
         metrics = serve_metrics(settings.metrics_port, default_port=9091, host=settings.metrics_host)
     except InvalidSettings as error:
         sys.stderr.write(f"api: {error}\n")

@@ -13,6 +13,7 @@ from api import errors
 from api.dependencies import Context
 from api.guard import Guard
 from api.identity import sign_in_for
+from api.measuring import Measuring
 from api.routes import callbacks, executions, health
 
 ROUTE_ENABLED = "Dashboard retry route enabled"
@@ -43,6 +44,7 @@ def create_app(context: Context) -> FastAPI:
         app.include_router(executions.router)
     errors.install(app)
     app.add_middleware(Guard)
+    app.add_middleware(Measuring)
     return app
 
 

@@ -10,7 +10,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 import structlog
@@ -25,6 +25,7 @@ from controller.loops.ecs_hints import EcsHints
 from controller.loops.feed_reader import FeedReader
 from controller.loops.hints import Hints
 from controller.loops.line import Line
+from controller.loops.measures import Measures
 from controller.loops.outcomes import Outcomes
 from controller.loops.resync import Resync
 from controller.loops.sweep import Sweep
@@ -43,7 +44,7 @@ from executions.adapters.epoch_config_map import EpochConfigMap
 from executions.adapters.kube_client import KubeClient
 from executions.adapters.kube_connection import KubeConnection, open_connection
 from executions.adapters.launchers import LauncherContext, open_launcher
-from executions.adapters.metrics import serve_metrics
+from executions.adapters.metrics import REDIS_SERVED, serve_metrics, tell_build
 from executions.adapters.redis_feed import RedisFeed
 from executions.adapters.redis_lease import RedisLease
 from executions.adapters.redis_owner import PrefixOwner
@@ -115,8 +116,14 @@ class App:
         commands = Commands(self.store, self.retries, settings.policy, self.launcher.name)
         probe = open_store_probe(settings)
         probes = Probes(probe.answers)
-        guard = EpochGuard(self.store, EpochConfigMap(cluster), on_answer=probes.trust)
+
+        def trust(is_served: bool) -> None:
+            probes.trust(is_served)
+            REDIS_SERVED.set(is_served)
+
+        guard = EpochGuard(self.store, EpochConfigMap(cluster), on_answer=trust)
         port = _serve(probes, settings.controller_port)
+        tell_build("controller")
         metrics = serve_metrics(settings.metrics_port, default_port=9090, host=settings.metrics_host)
         owned: list[Owned] = [PrefixOwner(self.store.redis, self.store.keys.prefix), self.tasks]
         ownership = Ownership(settings.installation, owned, on_answer=probes.own)
@@ -133,6 +140,7 @@ class App:
             callback_keys=self.callback_keys,
             guard=guard,
             events=self.events,
+            queues={"tasks": self.tasks, "outcomes": self.kept_outcomes},
             restore_signals=listen_to_signals,
         )
         leadership = Leadership(
@@ -211,6 +219,8 @@ class Leader:
     callback_keys: CallbackKeys | None
     guard: EpochGuard
     events: SqsQueue | None
+    queues: Mapping[str, SqsQueue]
+    """Whose depths are told, by name."""
     restore_signals: Callable[[], None]
     """Kopf puts its own signal handlers in place of ours; this undoes it."""
 
@@ -268,6 +278,13 @@ class Leader:
             wake=reconciling.add,
         )
         feed = RedisFeed(store.redis, store.keys.prefix, group="mirror", consumer=f"leader-{fence}")
+        measures = Measures(
+            store=store,
+            feed=feed,
+            sweep=sweep,
+            work={"reconcile": reconciling, "mirror": mirror.queue, "operations": wishes.queue},
+            queues=self.queues,
+        )
         line = Line(store, settings.policy.slots, breakers, reconciling.add)
         reader = FeedReader(feed, mirror, reconciling.add, on_freed=line.nudge)
         events = WorkerExecutionEvents(observed, mirror, wishes, reconciling.add)
@@ -308,6 +325,7 @@ class Leader:
                 ("resync", lambda: resync.run(settings.resync_interval_seconds)),
                 ("kopf", operator.run),
                 ("rebuild", rebuild.run),
+                ("measures", measures.run),
             ):
                 group.create_task(_restarted(name, work), name=name)
 

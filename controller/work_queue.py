@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from executions.adapters.metrics import WORK_QUEUE_FAILURES, WORK_QUEUE_WAIT
 from executions.errors import AlakaiError
 
 _log = structlog.get_logger(__name__)
@@ -115,7 +116,8 @@ class WorkQueue:
     async def _work(self) -> None:
         while True:
             key = await self._ready.get()
-            del self._since[key]
+            waited = asyncio.get_running_loop().time() - self._since.pop(key)
+            WORK_QUEUE_WAIT.labels(self.name).observe(waited)
             self._running.add(key)
             try:
                 await self._handle(key)
@@ -131,6 +133,7 @@ class WorkQueue:
 
     def _fail(self, key: str, error: Exception) -> None:
         self.failed += 1
+        WORK_QUEUE_FAILURES.labels(self.name).inc()
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         pause = min(self._first_pause_seconds * 2 ** min(failures - 1, 16), self._longest_pause_seconds)
         pause = max(pause * (0.5 + self._jitter() / 2), float(getattr(error, "retry_after_seconds", 0.0)))

@@ -73,6 +73,14 @@ KUBECONFORM_BUILD = GoBuild(
     minutes="10 seconds",
     disk="200 MB of disk, 14 MB of it for good",
 )
+PROMTOOL_BUILD = GoBuild(
+    Entry("promtool", "3.7.3", ("promtool",)),
+    module="promtool",
+    packages=("github.com/prometheus/prometheus/cmd/promtool",),
+    ldflags="",
+    minutes="3 minutes",
+    disk="3 GB of disk, 110 MB of it for good",
+)
 ETCD_BUILD = GoBuild(
     ETCD,
     module="etcd",
@@ -188,6 +196,7 @@ CONTROLLER_MANAGER_LADDER = _ladder(CONTROLLER_MANAGER_BUILD, "KUBEBUILDER_ASSET
 KWOK_LADDER = _ladder(KWOK_BUILD)
 HELM_LADDER = _ladder(HELM_BUILD)
 KUBECONFORM_LADDER = _ladder(KUBECONFORM_BUILD)
+PROMTOOL_LADDER = _ladder(PROMTOOL_BUILD)
 REDIS_LADDER = Ladder(
     what="redis-server",
     rungs=(
@@ -235,7 +244,13 @@ def kubeconform() -> Path:
     return KUBECONFORM_LADDER.climb()["kubeconform"]
 
 
+@functools.cache
+def promtool() -> Path:
+    """Raises NothingFound."""
+    return PROMTOOL_LADDER.climb()["promtool"]
+
+
 def everything() -> None:
     """Get all of it ready: what the tests use beside what the local stack runs. Raises NothingFound."""
-    for needed in (control_plane, redis, controller_manager, kwok, helm, kubeconform):
+    for needed in (control_plane, redis, controller_manager, kwok, helm, kubeconform, promtool):
         needed()

@@ -13,6 +13,7 @@ from enum import Enum, auto
 
 import structlog
 
+from executions.adapters.metrics import MESSAGES
 from executions.errors import AlakaiError, QueueUnavailable, StoreUnavailable
 from executions.ports import Message, Queue, Store
 
@@ -76,6 +77,7 @@ class Poller:
         self._troubles: set[Turn] = set()
         self._given_back = RecentKeys()
         self._reported = RecentKeys()
+        self._name = name
         self._log = _log.bind(queue=name)
 
     async def run(self) -> None:
@@ -161,6 +163,9 @@ class Poller:
                 # nothing: let them end first.
                 await self._pause(self._wait_seconds)
                 await self._queue.release(back)
+        left = len(messages) - len(done) - len(outages)
+        for outcome, count in (("handled", len(done)), ("left", left), ("returned", len(outages))):
+            MESSAGES.labels(self._name, outcome).inc(count)
         if outages:
             raise outages[0]
 

@@ -8,6 +8,7 @@ not seen for the longest, so a launcher that answers only some calls leaves none
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -62,6 +63,7 @@ class Sweep:
     patience_seconds: float = 10
     """How long a pass waits for its launchers before it ends without those that are still busy."""
     _has_woken_all: bool = field(default=False, init=False)
+    _passed_at: float = field(default_factory=time.monotonic, init=False)
     _looked_ms: dict[str, int] = field(default_factory=dict, init=False)
     _alive_ms: dict[str, int] = field(default_factory=dict, init=False)
     """By worker: when it was last looked at, and when last seen alive. Only sharpens verdicts, so it may be lost."""
@@ -85,6 +87,11 @@ class Sweep:
                 look.cancel()
             await asyncio.gather(*looks, return_exceptions=True)
 
+    @property
+    def age_seconds(self) -> float:
+        """Since the last pass ended, or since there was none."""
+        return time.monotonic() - self._passed_at
+
     async def pass_once(self) -> None:
         await self.wake_waiting()
         wanted = await self._wanted(await self.store.members(Index.LIVE, limit=_EVERYTHING))
@@ -93,6 +100,7 @@ class Sweep:
             for worker_id in memory.keys() - live:
                 del memory[worker_id]
         await self._look(wanted)
+        self._passed_at = time.monotonic()
 
     async def look_at(self, task_ids: Sequence[str]) -> None:
         """What a pass does, for these tasks only and now. Those without a live attempt are passed over."""

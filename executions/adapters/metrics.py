@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter as Counts
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib.metadata import entry_points, version
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
@@ -47,6 +48,41 @@ ON_HOLD = Gauge("alakai_on_hold", "1 while the whole installation is on hold")
 BREAKER_OPEN = Gauge(
     "alakai_breaker_open", "1 while launches of that launcher and task type are held back", ("launcher", "task_type")
 )
+ATTEMPTS = Counter("alakai_attempts", "Attempts that ended, by how", ("status", "code", "launcher"))
+MESSAGES = Counter("alakai_messages", "Queue messages by what became of them", ("queue", "outcome"))
+BUILD_INFO = Gauge("alakai_build_info", "1, with the version that runs", ("component", "version"))
+REDIS_SERVED = Gauge("alakai_redis_served", "1 while Redis is known to be ours; otherwise nothing is done with it")
+REDIS_CALLS = Gauge("alakai_redis_calls", "Calls to Redis that are under way")
+REDIS_FAILURES = Counter("alakai_redis_failures", "Calls to Redis that failed")
+HTTP_REQUESTS = Counter("alakai_http_requests", "Requests to the API", ("route", "method", "status"))
+HTTP_SECONDS = Histogram("alakai_http_request_seconds", "Time that requests to the API took", ("route",))
+WORK_QUEUE_WAIT = Histogram(
+    "alakai_work_queue_wait_seconds",
+    "From when something was to be looked at until somebody did",
+    ("queue",),
+    buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300),
+)
+WORK_QUEUE_FAILURES = Counter("alakai_work_queue_failures", "Looks that failed and are repeated", ("queue",))
+# Of the leader only; see ``forget_leadership``.
+LEADER = Gauge("alakai_leader", "1 while this replica leads")
+WORK_QUEUE_DEPTH = Gauge("alakai_work_queue_depth", "What is to be looked at, now and later", ("queue", "state"))
+WORK_QUEUE_AGE = Gauge(
+    "alakai_work_queue_oldest_seconds", "How long the oldest of it waits; of the mirror: its lag", ("queue",)
+)
+SWEEP_AGE = Gauge("alakai_sweep_age_seconds", "Since the last look at all live workers ended")
+LIVE = Gauge("alakai_attempts_live", "Attempts that are launched or being launched")
+RETRIES_SCHEDULED = Gauge("alakai_retries_scheduled", "Automatic retries and requested ones that wait for their time")
+OLDEST_WAITING = Gauge("alakai_oldest_waiting_seconds", "How long the oldest attempt waits for its launch")
+FEED_LAG = Gauge("alakai_feed_lag", "Entries of the change feed that its slowest reader has not read")
+QUEUE_MESSAGES = Gauge("alakai_queue_messages", "Messages in a queue, those under way included", ("queue",))
+DEAD_LETTERS = Gauge("alakai_dead_letters", "Messages in the dead-letter queue of a queue", ("queue",))
+REDIS_BYTES = Gauge("alakai_redis_used_bytes", "Memory that Redis uses")
+_LEADERS = (LEADER, SWEEP_AGE, LIVE, RETRIES_SCHEDULED, OLDEST_WAITING, FEED_LAG, REDIS_BYTES, ON_HOLD)
+_LEADERS_LABELLED = (
+    *(WORK_QUEUE_DEPTH, WORK_QUEUE_AGE, QUEUE_MESSAGES, DEAD_LETTERS),
+    *(SLOTS_HELD, SLOTS_LIMIT, WAITING, BREAKER_OPEN),
+)
+_KNOWN_LAUNCHERS = frozenset(point.name for point in entry_points(group="alakai.launchers"))
 _KNOWN_TYPES = ("implementation", "digest", "bug-hunter")
 _SCHEDULE_OUTCOMES = frozenset({"scheduled", *ScheduleOutcome})
 _KINDS = ("never_started", "preempted")
@@ -61,6 +97,7 @@ def count_commit(before: Execution | None, after: Execution) -> None:
         if old is not None and old is not attempt:
             _count_launch(old, attempt)
             _count_verdict(old, attempt)
+            _count_end(old, attempt)
     _count_schedule(before, after)
 
 
@@ -72,6 +109,13 @@ def _count_launch(old: Attempt, attempt: Attempt) -> None:
         LAUNCH_TRIES.labels(_launcher(attempt), "launched").inc()
     elif has_failed:
         LAUNCH_TRIES.labels(_launcher(attempt), "refused").inc()
+
+
+def _count_end(old: Attempt, attempt: Attempt) -> None:
+    if attempt.status.is_finished and not old.status.is_finished:
+        code = attempt.error_code or "none"
+        known = code if code == "none" or code in OUR_ERROR_CODES else "OTHER"
+        ATTEMPTS.labels(attempt.status.value, known, _launcher(attempt)).inc()
 
 
 def _count_verdict(old: Attempt, attempt: Attempt) -> None:
@@ -97,7 +141,21 @@ def _count_schedule(before: Execution | None, after: Execution) -> None:
 
 
 def _launcher(attempt: Attempt) -> str:
-    return attempt.launcher or "unknown"
+    """Bounded, although anybody may write a record: what is not installed here is ``other``."""
+    return attempt.launcher if attempt.launcher in _KNOWN_LAUNCHERS else "other"
+
+
+def tell_build(component: str) -> None:
+    """Which version this is."""
+    BUILD_INFO.labels(component, version("alakai-operator")).set(1)
+
+
+def forget_leadership() -> None:
+    """What only a leader knows is told by the next one; two replicas that tell it would be added up."""
+    for gauge in _LEADERS:
+        gauge.set(0)
+    for labelled in _LEADERS_LABELLED:
+        labelled.clear()
 
 
 def tell_admission(standing: Standing, slots: Slots, *, is_held: bool, breakers: Iterable[Breaker] = ()) -> None:

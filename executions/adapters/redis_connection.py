@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from redis.exceptions import RedisError
 
+from executions.adapters.metrics import REDIS_CALLS, REDIS_FAILURES
 from executions.errors import StoreUnavailable
 
 _CONNECT_SECONDS = 2.0
@@ -73,9 +74,11 @@ def redis_errors() -> Iterator[None]:
     (https://github.com/python/cpython/issues/86296), and a loop that was told to end would run on for ever.
     """
     cancellations = _cancellations()
+    REDIS_CALLS.inc()
     try:
         yield
     except (RedisError, OSError) as error:
+        REDIS_FAILURES.inc()
         raise StoreUnavailable(f"Redis did not do as asked ({type(error).__name__})") from error
     except RuntimeError as error:
         # What uvloop says of a connection that was reset since its last use; redis-py passes it on as it is.
@@ -83,6 +86,7 @@ def redis_errors() -> Iterator[None]:
             raise
         raise StoreUnavailable("Redis did not do as asked (the connection was reset)") from error
     finally:
+        REDIS_CALLS.dec()
         if _cancellations() > cancellations:
             raise asyncio.CancelledError
 

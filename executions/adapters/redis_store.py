@@ -182,6 +182,17 @@ class RedisStore:
             )
         return [item.decode() for item in found if isinstance(item, bytes)]
 
+    async def oldest(self, index: Index) -> int | None:
+        """The lowest score of an index (ms)."""
+        with redis_errors():
+            found: Any = await self.redis.zrange(self.keys.index(index), 0, 0, withscores=True)
+        return int(found[0][1]) if found else None
+
+    async def used_bytes(self) -> int:
+        with redis_errors():
+            found = await self.redis.info("memory")
+        return int(found.get("used_memory", 0))
+
     async def count(self, index: Index) -> int:
         with redis_errors():
             return int(await self.redis.zcard(self.keys.index(index)))

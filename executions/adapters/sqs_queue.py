@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
@@ -57,6 +58,14 @@ Result = TypeVar("Result")
 
 class _QueueMissing(QueueUnavailable):
     """The service answers and does not know the queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Depths:
+    """Approximately: SQS counts on many machines. ``dead_letters`` is None without a dead-letter queue."""
+
+    messages: int
+    dead_letters: int | None
 
 
 class SqsQueue:
@@ -126,6 +135,19 @@ class SqsQueue:
             if not await self._created():
                 raise
             return await self._send(body)
+
+    async def depths(self) -> Depths:
+        """How many messages there are, and how many dead letters. Needs sqs:GetQueueAttributes on both queues."""
+        found = await self._call("attributes", self._steady, lambda sqs: _attributes(sqs, self._url))
+        dead: int | None = None
+        if target := json.loads(found.get("RedrivePolicy") or "{}").get("deadLetterTargetArn"):
+            name = str(target).rsplit(":", 1)[-1]
+
+            def look(sqs: SQSClient) -> Mapping[str, str]:
+                return _attributes(sqs, sqs.get_queue_url(QueueName=name)["QueueUrl"])
+
+            dead = _count(await self._call("dead letters", self._steady, look))
+        return Depths(_count(found), dead)
 
     async def owner(self, name: str) -> str | None:
         """Whose queue this is by its tag, which is set to ``name`` where there is none; None where we may not ask.
@@ -278,6 +300,15 @@ def _message(item: MessageTypeDef) -> Message:
 def _batches(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
     for start in range(0, len(messages), _BATCH):
         yield messages[start : start + _BATCH]
+
+
+def _attributes(sqs: SQSClient, url: str) -> Mapping[str, str]:
+    found = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]).get("Attributes", {})
+    return {str(name): value for name, value in found.items()}
+
+
+def _count(attributes: Mapping[str, str]) -> int:
+    return sum(int(attributes.get(f"ApproximateNumberOfMessages{which}", 0)) for which in ("", "NotVisible", "Delayed"))
 
 
 def _create(sqs: SQSClient, name: str) -> str:

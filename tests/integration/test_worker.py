@@ -187,6 +187,7 @@ def test_a_long_outage_with_every_kind_of_answer_loses_no_outcome(server: Callba
     """Ten minutes before the claim, and ten before the report, with ALAKAI_E2E_SCALE=full."""
 
     def outage() -> Iterator[Scripted]:
+        """From the first call on."""
         end = time.monotonic() + OUTAGE_SECONDS
         for answer in itertools.cycle(
             [*AWAY, *GARBAGE, Scripted(202, b"{}"), Scripted(429, b"", {"retry-after": "1"})]
@@ -197,7 +198,7 @@ def test_a_long_outage_with_every_kind_of_answer_loses_no_outcome(server: Callba
 
     began = time.monotonic()
     server.trouble = outage()
-    program = f"import time; time.sleep({OUTAGE_SECONDS / 2})"
+    program = "import time; time.sleep(1)"
     worker = workers.start("-m", "alakai_worker", "run", "--", sys.executable, "-c", program, environment=PATIENT)
     until(lambda: server.claims, "it has claimed", OUTAGE_SECONDS + DEADLINE_SECONDS)
     server.trouble = outage()

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from executions.adapters.metrics import count_commit
+from executions.adapters.metrics import count_commit, tell_admission
+from executions.admission import Breaker, Slots, Standing
 from executions.lifecycle import ended, launch_failed, launched, record_outcome, suspect
 from executions.record import Execution, Grade, Judgement, Status, Suspicion
 from tests.support.builders import NOW_MS, POLICY, intended, pending, running
@@ -89,12 +90,23 @@ DETECTED = {"alakai_loss_detection_seconds_count": 1, "alakai_loss_detection_sec
     ("before", "step", "expected"),
     [
         pytest.param(
-            running(), lost, {"alakai_lost_workers_total,confirmed,WORKER_OOM,local": 1, **DETECTED}, id="a lost worker"
+            running(),
+            lost,
+            {
+                "alakai_lost_workers_total,confirmed,WORKER_OOM,local": 1,
+                "alakai_attempts_total,failed,WORKER_OOM,local": 1,
+                **DETECTED,
+            },
+            id="a lost worker",
         ),
         pytest.param(
             running(),
             lambda found: lost(found, judgement(code="POD_EVICTED", grade=Grade.PROBABLE)),
-            {"alakai_lost_workers_total,probable,OTHER,local": 1, **DETECTED},
+            {
+                "alakai_lost_workers_total,probable,OTHER,local": 1,
+                "alakai_attempts_total,failed,OTHER,local": 1,
+                **DETECTED,
+            },
             id="a code of somebody else's launcher is not a label",
         ),
         pytest.param(
@@ -113,6 +125,7 @@ DETECTED = {"alakai_loss_detection_seconds_count": 1, "alakai_loss_detection_sec
             {
                 "alakai_lost_workers_total,confirmed,IMAGE_ERROR,local": 1,
                 "alakai_launch_tries_total,local,never_started": 1,
+                "alakai_attempts_total,failed,OTHER,local": 1,
                 **DETECTED,
             },
             id="one that never started",
@@ -134,7 +147,12 @@ DETECTED = {"alakai_loss_detection_seconds_count": 1, "alakai_loss_detection_sec
         pytest.param(
             relaunched(running(), judgement("preempted")), lambda found: found, {}, id="a verdict that was there before"
         ),
-        pytest.param(running(), lambda found: reported(found, succeeded=True), {}, id="a success"),
+        pytest.param(
+            running(),
+            lambda found: reported(found, succeeded=True),
+            {"alakai_attempts_total,succeeded,none,local": 1},
+            id="a success",
+        ),
         pytest.param(running(), stop_reported, {}, id="a worker that felt a signal"),
         pytest.param(running(), lambda found: suspect(found, 1, suspicion=Suspicion(since=NOW_MS)), {}, id="suspected"),
         pytest.param(
@@ -149,12 +167,17 @@ DETECTED = {"alakai_loss_detection_seconds_count": 1, "alakai_loss_detection_sec
             {"alakai_launch_tries_total,local,launched": 1},
             id="launched, answered after its outcome",
         ),
-        pytest.param(intended(), lambda found: reported(found), {}, id="an outcome before the launch is answered"),
+        pytest.param(
+            intended(),
+            lambda found: reported(found),
+            {"alakai_attempts_total,failed,OTHER,local": 1},
+            id="an outcome before the launch is answered",
+        ),
         pytest.param(intended(), relaunched, {"alakai_launch_tries_total,local,refused": 1}, id="refused"),
         pytest.param(
             intended(),
             lambda found: relaunched(found, permanent=True),
-            {"alakai_launch_tries_total,local,refused": 1},
+            {"alakai_launch_tries_total,local,refused": 1, "alakai_attempts_total,failed,OTHER,local": 1},
             id="refused for good",
         ),
         pytest.param(pending(), lambda _: intended(), {}, id="an intent"),
@@ -178,7 +201,11 @@ DETECTED = {"alakai_loss_detection_seconds_count": 1, "alakai_loss_detection_sec
 )
 def test_what_a_commit_counts(before: Execution, step: Step, expected: dict[str, float]) -> None:
     if before.latest.launcher is None:
-        expected = {"alakai_lost_workers_total,confirmed,WORKER_OOM,unknown": 1, **expected}
+        expected = {
+            "alakai_lost_workers_total,confirmed,WORKER_OOM,other": 1,
+            "alakai_attempts_total,failed,WORKER_OOM,other": 1,
+            **expected,
+        }
     after = step(before)
     assert counted(before, after) == expected
     assert counted(after, after) == {}
@@ -187,3 +214,23 @@ def test_what_a_commit_counts(before: Execution, step: Step, expected: dict[str,
 def test_what_is_read_for_the_first_time_was_counted_by_others_or_by_nobody() -> None:
     for execution in (pending(), succeeded(), lost(running()), late(lost(running())), failed(attempts=2)):
         assert counted(None, execution) == {}
+
+
+def test_every_label_has_few_values_whatever_is_written_into_records_and_requests() -> None:
+    """A series for each task, code or path would bring Prometheus down."""
+    for number in range(50):
+        hostile = running().with_latest(launcher=f"launcher-{number}", task_type=f"type-{number}")
+        count_commit(hostile, lost(hostile, judgement(code=f"CODE_{number}")))
+        count_commit(hostile, reported(hostile, error={"message": "x", "code": f"code-{number}"}))
+        standing = Standing({f"type-{number}": 1}, {f"type-{number}": 1})
+        breaker = Breaker("local", f"type-{number}", "X", NOW_MS, NOW_MS)
+        tell_admission(standing, Slots(10, {"digest": 1}), is_held=False, breakers=[breaker])
+    values: dict[str, set[str]] = {}
+    for metric in REGISTRY.collect():
+        for sample in metric.samples:
+            if sample.name.startswith("alakai_"):
+                for label, value in sample.labels.items():
+                    values.setdefault(f"{metric.name}.{label}", set()).add(value)
+    crowded = {name: found for name, found in values.items() if len(found) > 20}
+    assert crowded == {}
+    assert not [name for name, found in values.items() if any("type-" in v or "launcher-" in v for v in found)]

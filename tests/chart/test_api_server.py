@@ -1,0 +1,200 @@
+"""Renderings on a real API server: taken under the pod security standard "restricted", and with the rights that the
+controller gets, what it may and what it may not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes import client, config
+
+from devstack.kubernetes import ControlPlane
+from tests.chart.charts import NAMESPACE, VALUES, Body, objects, of_kind, pod_specs, rendered
+
+BY_NAME = {path.stem: path for path in VALUES}
+ENFORCED = {"pod-security.kubernetes.io/enforce": "restricted"}
+CONTROLLER = f"system:serviceaccount:{NAMESPACE}:alakai"
+EPOCH = "alakai-epoch-"
+
+
+def kubectl(kube: ControlPlane, *arguments: str, document: object = None) -> str:
+    done = subprocess.run(
+        [kube.kubectl, "--kubeconfig", kube.kubeconfig, *arguments],
+        input=json.dumps(document) if document is not None else "",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def a_definition(kind: str, plural: str) -> Body:
+    """Of the Prometheus operator's kinds, which are somebody else's: only that they are taken by their name."""
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": anything}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.monitoring.coreos.com"},
+        "spec": {
+            "group": "monitoring.coreos.com",
+            "scope": "Namespaced",
+            "names": {"kind": kind, "plural": plural},
+            "versions": [version],
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def cluster(kube: ControlPlane) -> ControlPlane:
+    """With the namespaces of the release, which enforce the standard, and the Prometheus operator's kinds."""
+    for name in (NAMESPACE, "workers"):
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": ENFORCED}}
+        kubectl(kube, "apply", "--filename=-", document=body)
+    for kind, plural in (("ServiceMonitor", "servicemonitors"), ("PrometheusRule", "prometheusrules")):
+        kubectl(kube, "apply", "--filename=-", document=a_definition(kind, plural))
+        kubectl(kube, "wait", "--for=condition=Established", f"crd/{plural}.monitoring.coreos.com", "--timeout=30s")
+    return kube
+
+
+@pytest.mark.parametrize("path", VALUES, ids=lambda path: path.stem)
+def test_a_rendering_is_taken(cluster: ControlPlane, path: Path) -> None:
+    for item in objects(rendered(path)):
+        kubectl(cluster, "apply", "--dry-run=server", "--validate=strict", "--filename=-", document=item)
+
+
+@pytest.mark.parametrize("path", VALUES, ids=lambda path: path.stem)
+def test_a_pod_of_it_is_taken_where_restricted_is_enforced(cluster: ControlPlane, path: Path) -> None:
+    """Of a Deployment the API server only warns; a pod it refuses."""
+    for name, template in pod_specs(objects(rendered(path))):
+        metadata = {**template["metadata"], "name": "bare", "namespace": NAMESPACE}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+        assert "bare created" in kubectl(cluster, "create", "--dry-run=server", "--filename=-", document=pod), name
+
+
+# What the controller may, and what it may not
+
+MAY: dict[str, list[tuple[str, str, str, str]]] = {
+    # verb, resource (group/resource), subresource, name
+    "ecs": [
+        *(
+            (verb, "alakai.dev/workerexecutions", "", "")
+            for verb in ("get", "list", "watch", "create", "patch", "delete")
+        ),
+        ("patch", "alakai.dev/workerexecutions", "status", ""),
+        ("create", "/events", "", ""),
+        ("create", "/configmaps", "", ""),
+        ("get", "/configmaps", "", "EPOCH"),
+        ("patch", "/configmaps", "", "EPOCH"),
+        ("get", "apiextensions.k8s.io/customresourcedefinitions", "", "workerexecutions.alakai.dev"),
+    ],
+    "kubernetes": [
+        *((verb, "batch/jobs", "", "") for verb in ("get", "list", "create", "patch", "delete")),
+        *((verb, "/pods", "", "") for verb in ("list", "watch")),
+        ("list", "/events", "", ""),
+    ],
+}
+MAY_NOT = [
+    *((verb, "/secrets", "", "") for verb in ("get", "list", "watch", "create", "update", "patch", "delete")),
+    *((verb, "/configmaps", "", "") for verb in ("get", "list", "watch", "update", "patch", "delete")),
+    *((verb, "/configmaps", "", "another") for verb in ("get", "patch")),
+    *((verb, "/pods", "", "") for verb in ("get", "create", "update", "patch", "delete")),
+    *(
+        ("create", "/pods", part, "")
+        for part in ("exec", "attach", "portforward", "eviction", "binding", "ephemeralcontainers")
+    ),
+    ("get", "/pods", "log", ""),
+    *((verb, "/serviceaccounts", "", "") for verb in ("get", "list", "create", "impersonate")),
+    ("create", "/serviceaccounts", "token", ""),
+    *((verb, "/events", "", "") for verb in ("update", "patch", "delete")),
+    *((verb, "/namespaces", "", "") for verb in ("list", "create", "delete")),
+    *((verb, "/nodes", "", "") for verb in ("get", "list", "watch", "patch")),
+    *((verb, "/services", "", "") for verb in ("get", "list", "create")),
+    *((verb, "/persistentvolumeclaims", "", "") for verb in ("get", "create")),
+    *((verb, "apps/deployments", "", "") for verb in ("get", "list", "create", "patch", "delete")),
+    *((verb, "apps/daemonsets", "", "") for verb in ("create", "patch")),
+    *((verb, "batch/cronjobs", "", "") for verb in ("get", "create")),
+    ("update", "batch/jobs", "", ""),
+    ("patch", "batch/jobs", "status", ""),
+    ("deletecollection", "batch/jobs", "", ""),
+    ("deletecollection", "alakai.dev/workerexecutions", "", ""),
+    *((verb, "alakai.dev/workerexecutions", "status", "") for verb in ("update", "get")),
+    ("update", "alakai.dev/workerexecutions", "", ""),
+    ("update", "alakai.dev/workerexecutions", "finalizers", ""),
+    *((verb, "coordination.k8s.io/leases", "", "") for verb in ("get", "create", "update")),
+    *((verb, "rbac.authorization.k8s.io/roles", "", "") for verb in ("get", "create", "bind", "escalate")),
+    *((verb, "rbac.authorization.k8s.io/clusterrolebindings", "", "") for verb in ("get", "create")),
+    *(
+        (verb, "apiextensions.k8s.io/customresourcedefinitions", "", "")
+        for verb in ("list", "create", "patch", "delete")
+    ),
+    *((verb, "admissionregistration.k8s.io/validatingwebhookconfigurations", "", "") for verb in ("get", "create")),
+    ("impersonate", "/users", "", "admin"),
+    ("impersonate", "/groups", "", "system:masters"),
+    ("get", "certificates.k8s.io/certificatesigningrequests", "", ""),
+    ("create", "certificates.k8s.io/certificatesigningrequests", "", ""),
+]
+OF_JOBS = {("list", "/events", "", ""), *MAY["kubernetes"]}
+
+
+def may(kube: ControlPlane, verb: str, resource: str, subresource: str, name: str, namespace: str = NAMESPACE) -> bool:
+    group, _, plural = resource.partition("/")
+    attributes: Any = {
+        "verb": verb,
+        "group": group,
+        "resource": plural,
+        "subresource": subresource,
+        "name": name,
+        "namespace": namespace,
+    }
+    with config.new_client_from_config(str(kube.kubeconfig)) as api:
+        review = client.V1SubjectAccessReview(
+            spec=client.V1SubjectAccessReviewSpec(
+                user=CONTROLLER,
+                groups=["system:serviceaccounts", f"system:serviceaccounts:{NAMESPACE}", "system:authenticated"],
+                resource_attributes=client.V1ResourceAttributes(**attributes),
+            )
+        )
+        return bool(client.AuthorizationV1Api(api).create_subject_access_review(review).status.allowed)
+
+
+@pytest.fixture(params=["ecs", "kubernetes"])
+def rights(request: pytest.FixtureRequest, cluster: ControlPlane) -> Iterator[str]:
+    """The rights of a release, given; taken away again afterwards."""
+    found = objects(rendered(BY_NAME[request.param]))
+    kinds = ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
+    given = [item for kind in kinds for item in of_kind(found, kind)]
+    for item in given:
+        kubectl(cluster, "apply", "--filename=-", document=item)
+    yield str(request.param)
+    for item in given:
+        kubectl(cluster, "delete", "--filename=-", document=item)
+
+
+def test_the_controller_may_what_it_needs_and_nothing_else(cluster: ControlPlane, rights: str) -> None:
+    rules = [rule for item in of_kind(objects(rendered(BY_NAME[rights])), "Role") for rule in item["rules"]]
+    (epoch,) = [name for rule in rules for name in rule.get("resourceNames", []) if name.startswith(EPOCH)]
+    allowed = [(verb, what, part, epoch if name == "EPOCH" else name) for verb, what, part, name in MAY["ecs"]]
+    if rights == "kubernetes":
+        allowed += MAY["kubernetes"]
+    refused = [item for item in allowed if not may(cluster, *item)]
+    assert refused == []
+    forbidden = [*MAY_NOT, *(OF_JOBS if rights == "ecs" else ())]
+    assert [item for item in forbidden if may(cluster, *item)] == []
+    elsewhere = [item for item in allowed if not item[1].startswith("apiextensions")]
+    assert [item for item in elsewhere if may(cluster, *item, namespace="kube-system")] == []
+    # Not a verb, a resource or a name more than this table has.
+    granted = {
+        (verb, f"{group}/{resource.partition('/')[0]}", resource.partition("/")[2], name)
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        for name in rule.get("resourceNames", [""])
+    }
+    assert granted == {item for item in allowed if not item[1].startswith("apiextensions")}

@@ -1,0 +1,58 @@
+"""Every rendering fits the API of every version of Kubernetes that the chart promises: kubeconform, strict."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from devstack import binaries
+from devstack.schemas import SUMS, schemas
+from tests.chart.charts import CHART, VALUES, rendered
+
+NEWEST = max(SUMS, key=lambda version: [int(part) for part in version.split(".")])
+VERSIONS = sorted(SUMS) if os.environ.get("ALAKAI_CHART") == "full" else [NEWEST]
+"""`make chart-test` takes all of them."""
+OF_OTHERS = "ServiceMonitor,PrometheusRule"
+"""Kinds of the Prometheus operator, which Kubernetes has no schema for."""
+
+
+def test_the_versions_are_those_that_the_chart_promises() -> None:
+    promised = yaml.safe_load((CHART / "Chart.yaml").read_text())["kubeVersion"]
+    first = re.search(r">=1\.(\d+)", promised)
+    assert first is not None
+    assert {int(version.split(".")[1]) for version in SUMS} == set(range(int(first[1]), int(NEWEST.split(".")[1]) + 1))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("path", VALUES, ids=lambda path: path.stem)
+def test_a_rendering_fits(path: Path, version: str) -> None:
+    location = f"{schemas(version)}/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json"
+    done = subprocess.run(
+        [binaries.kubeconform(), "-strict", "-summary", "-schema-location", location, "-skip", OF_OTHERS, "-"],
+        input=rendered(path, "--kube-version", version),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Invalid: 0, Errors: 0" in done.stdout
+
+
+@pytest.mark.timeout(300)
+def test_it_would_be_seen_if_one_did_not_fit() -> None:
+    location = f"{schemas(NEWEST)}/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json"
+    done = subprocess.run(
+        [binaries.kubeconform(), "-strict", "-schema-location", location, "-"],
+        input=rendered(VALUES[0]).replace("revisionHistoryLimit", "revisionHistoryLimt"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert "revisionHistoryLimt" in done.stdout
