@@ -72,6 +72,10 @@ class FaultProxy(AbstractContextManager["FaultProxy"]):
         """From now on. A connection of which bytes were lost is reset when the fault ends, as a client would find."""
         self._on_loop(lambda: self._become(fault))
 
+    def retarget(self, port: int) -> None:
+        """New connections lead there, as those of a Service do after a rollout."""
+        self._target_port = port
+
     @property
     def connections(self) -> int:
         return len(self._connections)
