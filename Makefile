@@ -82,6 +82,7 @@ verify: $(INSTALLED)  ## lint, types, import rules, unused code, locks up to dat
 	$(BIN)/vulture
 	$(BIN)/python -m devstack.lock --check
 	$(BIN)/python -m devstack.chart --check
+	$(BIN)/hadolint Dockerfile examples/worker/Dockerfile
 
 format: $(INSTALLED)  ## format and fix what can be fixed
 	$(BIN)/ruff format .
@@ -90,9 +91,11 @@ format: $(INSTALLED)  ## format and fix what can be fixed
 bench: $(INSTALLED)  ## measure; figures, no gates
 	@$(BIN)/python -m bench
 
-dist: $(INSTALLED)  ## build the wheels into dist/
+dist: $(INSTALLED)  ## build the wheels into dist/, with their checksums
+	rm -rf dist
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist worker
+	cd dist && $(abspath $(BIN))/python -c 'import hashlib, pathlib; [print(f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}") for p in sorted(pathlib.Path().glob("*.whl"))]' > SHA256SUMS
 
 lock: $(INSTALLED)  ## make requirements/ anew from pyproject.toml; UPGRADE=1 takes newer versions
 	@$(BIN)/python -m devstack.lock $(if $(UPGRADE),--upgrade)
