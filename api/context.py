@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from api.dependencies import Context
+from api.limits import RateLimit
 from api.probes import Health
 from executions.adapters.callback_keys import open_callback_keys
 from executions.adapters.google_identity import GoogleIdentity
@@ -53,6 +54,8 @@ def open_context(settings: Settings) -> Context:
         identity=GoogleIdentity(audiences) if audiences else None,
         health=health,
         callback_keys=open_callback_keys(settings),
+        per_person=RateLimit(settings.person_requests_per_second, settings.person_requests_burst),
+        per_task=RateLimit(settings.task_requests_per_second, settings.task_requests_burst),
         resources=resources,
     )
 

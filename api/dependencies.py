@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
 from api.errors import Refused
+from api.limits import RateLimit
 from api.probes import Health
 from executions.adapters.callback_keys import CallbackKeys
 from executions.adapters.logging import emit_summary
@@ -40,6 +41,10 @@ class Context:
     health: Health
     callback_keys: CallbackKeys | None = None
     """None where callbacks carry no token."""
+    per_person: RateLimit = field(default_factory=lambda: RateLimit(0, 1))
+    """How often a person, or a token that proves nobody, may ask."""
+    per_task: RateLimit = field(default_factory=lambda: RateLimit(0, 1))
+    """How often workers of one task may ask."""
     clock_ms: Callable[[], int] = wall_clock_ms
     emit: Callable[[dict[str, Any]], None] = emit_summary
     resources: Callable[[], AbstractAsyncContextManager[None]] = nullcontext

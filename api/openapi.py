@@ -66,6 +66,8 @@ BODY_REFUSALS: Responses = {
 DASHBOARD_REFUSALS: Responses = {
     **BODY_REFUSALS,
     401: error("Nobody is signed in", unauthorized=errors.UNAUTHORIZED),
+    403: error("Whoever is signed in is not let in", forbidden=errors.FORBIDDEN),
+    429: error("This person asks too often; Retry-After says when again", too_many=errors.TOO_MANY),
     404: error("There is no record", unknown=errors.NOT_FOUND),
     502: error("The store or the queue did not do its part", store=errors.STORE_AWAY),
     503: error(

@@ -68,6 +68,7 @@ def _servers(stage: Stage, prefix: str) -> Iterator[list[tuple[int, Child]]]:
     api_port, bare_port, queue_port = free_port(), free_port(), free_port()
     queue = f"http://{HOST}:{queue_port}"
     environment = {
+        "PERSON_REQUESTS_PER_SECOND": "0",  # one person clicks for everybody here
         "ENV": "local",
         "PORT": str(api_port),
         "METRICS_PORT": "0",

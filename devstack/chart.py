@@ -39,7 +39,9 @@ SET_ELSEWHERE = frozenset(
         "port",
         "redis_url",
         "redis_url_file",
+        "task_dashboard_allowed_users",
         "task_dashboard_google_client_ids",
+        "task_dashboard_google_domains",
         "task_tracking_redis_url",
         "task_tracking_redis_url_file",
     }

@@ -321,10 +321,14 @@ class IdentityUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A verified person. ``subject`` is the stable key, ``email`` is verified."""
+    """A verified person. ``subject`` is the stable key, ``email`` is verified.
+
+    ``domain`` is the organisation that the account belongs to (``hd``); None for an account of nobody's but its own.
+    """
 
     subject: str
     email: str
+    domain: str | None = None
 
 
 class IdentityVerifier(Protocol):

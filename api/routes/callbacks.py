@@ -89,6 +89,7 @@ _COMPLETE_ANSWERS: Responses = {
     ),
     202: answer("The store is away; the outcome is kept", KeptAnswer, kept={"recorded": False, "queued": True}),
     401: error("The token proves no launch of this task", unauthorized=errors.CALLBACK_UNAUTHORIZED),
+    429: error("Workers of this task ask too often; Retry-After says when again", too_many=errors.TOO_MANY),
     404: error("There is no record", unknown=errors.NOT_FOUND),
     503: error("Neither store nor queue took the outcome: send it again", away=errors.STORE_AWAY),
 }
@@ -109,6 +110,7 @@ _CLAIM_ANSWERS: Responses = {
         },
     ),
     401: error("The token proves no launch of this task", unauthorized=errors.CALLBACK_UNAUTHORIZED),
+    429: error("Workers of this task ask too often; Retry-After says when again", too_many=errors.TOO_MANY),
     404: error("There is no record", unknown=errors.NOT_FOUND),
     409: error("This worker must not work", refused=CLAIM_REFUSED, payload_lost=PAYLOAD_LOST),
     503: error("The store is away: ask again", away=errors.STORE_AWAY),
@@ -135,6 +137,7 @@ async def task_complete(body: JsonBody, context: ContextOf) -> Response:
         outcome = outcome_from_document(body)
     except InvalidOutcome as error_:
         raise Refused(400, str(error_)) from error_
+    context.per_task.take(outcome.task_id)
     proof = proven_launch(
         context, outcome.task_id, outcome.token, attempt=outcome.attempt, launch_try=outcome.launch_try
     )
@@ -161,6 +164,7 @@ async def task_claim(body: JsonBody, context: ContextOf) -> Response:
         checked_task_id(claim.taskId)
     except InvalidTask as error_:
         raise Refused(400, str(error_)) from error_
+    context.per_task.take(claim.taskId)
     proof = proven_launch(context, claim.taskId, claim.token, attempt=claim.attempt, launch_try=claim.launchTry)
     try:
         async with Work(context, "claim", claim.taskId) as work:

@@ -187,4 +187,5 @@ def _identity(claims: Mapping[str, Any]) -> Identity:
         raise _BadToken("the e-mail address is not verified")
     if not isinstance(subject, str) or not subject or not isinstance(email, str) or not email:
         raise _BadToken("no subject or no e-mail address")
-    return Identity(subject, email)
+    domain = claims.get("hd")
+    return Identity(subject, email, domain if isinstance(domain, str) and domain else None)

@@ -80,6 +80,16 @@ class Settings(BaseSettings):
     """The name of this installation, the same on all its replicas: none of another name gets its queue or prefix."""
 
     task_dashboard_google_client_ids: str = ""
+    task_dashboard_google_domains: str = ""
+    """Google Workspace domains (the token's ``hd``, compared exactly) whose people are let in; empty: any account."""
+    task_dashboard_allowed_users: str = ""
+    """E-mail addresses or Google's ids (``sub``) of those who are let in; empty: everybody who proves who they are."""
+    person_requests_per_second: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10
+    person_requests_burst: Annotated[int, Field(ge=1)] = 200
+    """How often one person may use the dashboard's routes; 0 per second: no limit."""
+    task_requests_per_second: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5
+    task_requests_burst: Annotated[int, Field(ge=1)] = 100
+    """How often the workers of one task may claim and report; 0 per second: no limit."""
 
     max_retries: Annotated[int, Field(ge=0, le=100)] = 1
     sweep_interval_seconds: Seconds = 15
@@ -158,7 +168,15 @@ class Settings(BaseSettings):
 
     @property
     def google_client_ids(self) -> tuple[str, ...]:
-        return tuple(part.strip() for part in self.task_dashboard_google_client_ids.split(",") if part.strip())
+        return _parts(self.task_dashboard_google_client_ids)
+
+    @property
+    def google_domains(self) -> frozenset[str]:
+        return frozenset(_parts(self.task_dashboard_google_domains.lower()))
+
+    @property
+    def allowed_users(self) -> frozenset[str]:
+        return frozenset(_parts(self.task_dashboard_allowed_users.lower()))
 
     @property
     def policy(self) -> Policy:
@@ -215,6 +233,10 @@ def _line_of(path: Path, variable: str) -> str:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ValueError(f"{variable} names a file that cannot be read: {why}") from None
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _ms(seconds: float) -> int:

@@ -4,11 +4,14 @@ controller gets, what it may and what it may not."""
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from kubernetes import client, config
 
@@ -198,3 +201,71 @@ def test_the_controller_may_what_it_needs_and_nothing_else(cluster: ControlPlane
         for name in rule.get("resourceNames", [""])
     }
     assert granted == {item for item in allowed if not item[1].startswith("apiextensions")}
+
+
+# Whose statuses and finalizers are
+
+
+def as_user(kube: ControlPlane, path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [kube.kubectl, "--kubeconfig", path, "--namespace", NAMESPACE, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("is_exempt", [False, True])
+def test_statuses_and_the_finalizer_are_the_controllers(
+    cluster: ControlPlane, tmp_path: Path, rights: str, is_exempt: bool
+) -> None:
+    groups = "system:masters" if is_exempt else "nobody"
+    found = objects(rendered(BY_NAME[rights], "--set", f"admissionPolicy.exemptGroups={{{groups}}}"))
+    kinds = ("ServiceAccount", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+    given = [item for kind in kinds for item in of_kind(found, kind)]
+    assert len(given) == 3
+    for item in given:
+        kubectl(cluster, "apply", "--filename=-", document=item)
+    token = kubectl(cluster, "create", "token", "alakai", "--namespace", NAMESPACE).strip()
+    controller = cluster.write_kubeconfig("controller", tmp_path / "controller", token=token)
+    admin = cluster.kubeconfig
+    name = f"guarded-{rights}-{is_exempt}".lower()
+    execution = {
+        "apiVersion": "alakai.dev/v1alpha1",
+        "kind": "WorkerExecution",
+        "metadata": {"name": name, "namespace": NAMESPACE, "finalizers": ["alakai.dev/execution"]},
+        "spec": {"taskType": "implementation"},
+    }
+    kubectl(cluster, "create", "--filename=-", document=execution)
+    status = ("patch", "execution", name, "--subresource=status", "--type=merge", "--patch")
+    let_go = ("patch", "execution", name, "--type=json", "--patch", '[{"op":"remove","path":"/metadata/finalizers"}]')
+    try:
+        if is_exempt:
+            assert as_user(cluster, admin, *status, '{"status":{"message":"by hand"}}').returncode == 0
+        else:
+            # A policy takes a moment to be known to the API server.
+            deadline = time.monotonic() + 30
+            while (done := as_user(cluster, admin, *status, '{"status":{"message":"by hand"}}')).returncode == 0:
+                assert time.monotonic() < deadline, "the policy is not enforced"
+                time.sleep(0.3)
+            assert "only the controller writes the status" in done.stderr
+            assert "only the controller adds or removes the finalizer" in as_user(cluster, admin, *let_go).stderr
+        # What people steer by is theirs.
+        for allowed in (
+            ("annotate", "execution", name, "alakai.dev/retry=1"),
+            ("patch", "execution", name, "--type=merge", "--patch", '{"spec":{"suspend":true}}'),
+        ):
+            done = as_user(cluster, admin, *allowed)
+            assert done.returncode == 0, done.stderr
+        # kubectl reads a status before it patches it, which the controller has no right to and no need of.
+        answer = httpx.patch(
+            f"{cluster.url}/apis/alakai.dev/v1alpha1/namespaces/{NAMESPACE}/workerexecutions/{name}/status",
+            json={"status": {"message": "by the controller"}},
+            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/merge-patch+json"},
+            verify=ssl.create_default_context(cadata=cluster.certificate_authority),
+            trust_env=False,
+        )
+        assert answer.status_code == 200, answer.text
+        done = as_user(cluster, controller, *let_go)
+        assert done.returncode == 0, done.stderr
+        done = as_user(cluster, controller, "delete", "execution", name)
+        assert done.returncode == 0, done.stderr
+    finally:
+        for item in given:
+            kubectl(cluster, "delete", "--filename=-", document=item)

@@ -111,6 +111,8 @@ def test_the_environment_is_one_that_the_processes_accept(
     assert (settings.callback_token_required, settings.installation) == (True, f"{NAMESPACE}/alakai")
     assert (settings.attempt_timeout_seconds, settings.log_level) == (7200, "DEBUG")
     assert settings.executions_redis_key_prefix == "everything"
+    assert settings.google_domains == {"example.com"}
+    assert settings.allowed_users == {"jane@example.com", "110169484474386276334"}
 
 
 def test_the_launchers_file_is_the_one_that_was_given(everything: list[Body], tmp_path: Path) -> None:

@@ -119,6 +119,12 @@ annotations:
 {{- with .Values.dashboard.googleClientIds -}}
 {{- $_ := set $environment "TASK_DASHBOARD_GOOGLE_CLIENT_IDS" (join "," .) -}}
 {{- end -}}
+{{- with .Values.dashboard.googleDomains -}}
+{{- $_ := set $environment "TASK_DASHBOARD_GOOGLE_DOMAINS" (join "," .) -}}
+{{- end -}}
+{{- with .Values.dashboard.allowedUsers -}}
+{{- $_ := set $environment "TASK_DASHBOARD_ALLOWED_USERS" (join "," .) -}}
+{{- end -}}
 {{- toYaml $environment -}}
 {{- end -}}
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from api.identity import GoogleSignIn, LocalSignIn, sign_in_for
 from executions.adapters.settings import Settings
-from tests.support.fake_identity import JANES_TOKEN, FakeIdentity
+from executions.ports import Identity
+from tests.support.fake_identity import JANE, JANES_TOKEN, FakeIdentity
 from tests.unit.api.harness import Api
 
 RETRY = "/dashboard/executions/task-1/retry"
@@ -103,3 +105,37 @@ def test_the_bypass_is_not_even_made_elsewhere(env: str) -> None:
     assert isinstance(sign_in_for(Settings(env="local"), None), LocalSignIn)
     assert sign_in_for(Settings(env=env), None) is None
     assert isinstance(sign_in_for(Settings(env=env), FakeIdentity()), GoogleSignIn)
+
+
+# Who of those who prove who they are is let in
+
+EXAMPLE = replace(JANE, domain="example.org")
+
+
+@pytest.mark.parametrize(
+    ("person", "settings", "expected"),
+    [
+        (JANE, {}, 202),
+        (JANE, {"task_dashboard_google_domains": "example.org"}, 403),
+        (EXAMPLE, {"task_dashboard_google_domains": "example.com, Example.org"}, 202),
+        (replace(JANE, domain="evil-example.org"), {"task_dashboard_google_domains": "example.org"}, 403),
+        (replace(JANE, domain="sub.example.org"), {"task_dashboard_google_domains": "example.org"}, 403),
+        (JANE, {"task_dashboard_allowed_users": "Jane@Example.org"}, 202),
+        (JANE, {"task_dashboard_allowed_users": JANE.subject}, 202),
+        (JANE, {"task_dashboard_allowed_users": "joe@example.org,other"}, 403),
+        (EXAMPLE, {"task_dashboard_google_domains": "example.org", "task_dashboard_allowed_users": "joe@x.org"}, 403),
+        (JANE, {"task_dashboard_google_domains": "x.org", "task_dashboard_allowed_users": "jane@example.org"}, 403),
+    ],
+)
+async def test_a_person_who_is_proven_may_still_not_be_let_in(
+    make_api: Callable[..., Api], person: Identity, settings: dict[str, str], expected: int
+) -> None:
+    api = make_api(**settings)
+    api.identity.people[JANES_TOKEN] = person
+    await api.fail("task-1")
+    response = await api.send("POST", RETRY, headers={"authorization": f"Bearer {JANES_TOKEN}"})
+    assert response.status_code == expected
+    if expected == 403:
+        assert response.json() == {"error": "dashboard_forbidden"}
+        assert api.retries.sent == []
+    await api.http.aclose()

@@ -1,5 +1,5 @@
 {{- define "alakai.clusterName" -}}
-{{- printf "%s:%s" .Release.Namespace (include "alakai.fullname" .) -}}
+{{- printf "%s.%s" .Release.Namespace (include "alakai.fullname" .) -}}
 {{- end -}}
 
 {{/* As controller/epoch.py names it. */}}
