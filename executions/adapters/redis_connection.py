@@ -10,19 +10,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from redis.exceptions import RedisError
 
 from executions.adapters.metrics import REDIS_CALLS, REDIS_FAILURES
-from executions.errors import StoreUnavailable
+from executions.errors import InvalidSettings, StoreUnavailable
 
 _CONNECT_SECONDS = 2.0
+_SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
+_FORMS = "redis://HOST:PORT, rediss://HOST:PORT or redis+sentinel://HOST:PORT,HOST:PORT/SERVICE"
 _ANSWER_SECONDS = 5.0
 
 
@@ -43,20 +47,53 @@ def connect(url: str, *, url_file: str = "", answer_seconds: float = _ANSWER_SEC
 
     When all connections are in use, a command waits for one as long as for an answer: a burst is slow, not refused.
     ``url_file`` is where ``url`` was read from; new connections sign in as it says by then.
+
+    ``redis://`` and ``rediss://`` (TLS) as redis-py takes them; ``redis+sentinel://`` and ``rediss+sentinel://``
+    ``[USER:PASSWORD@]HOST:PORT[,HOST:PORT…]/SERVICE[/DB]`` asks the sentinels at those addresses for the master, anew
+    for each connection. Raises InvalidSettings for a URL that is none of these.
     """
     signs_in = "@" in urlsplit(url).netloc
-    credentials = {"credential_provider": FileCredentials(Path(url_file))} if url_file and signs_in else {}
-    pool = BlockingConnectionPool.from_url(
-        _without_credentials(url) if credentials else url,
-        **credentials,
-        max_connections=connections,
-        timeout=answer_seconds,
-        retry=Retry(NoBackoff(), 0),
+    options: dict[str, Any] = {
+        "max_connections": connections,
+        "timeout": answer_seconds,
+        "retry": Retry(NoBackoff(), 0),
+        "socket_connect_timeout": _CONNECT_SECONDS,
+        "socket_timeout": answer_seconds,
+        "client_name": "alakai",
+    }
+    if url_file and signs_in:
+        options["credential_provider"] = FileCredentials(Path(url_file))
+        url = _without_credentials(url)
+    if urlsplit(url).scheme in _SENTINEL_SCHEMES:
+        return Redis.from_pool(_sentinel_pool(url, options))
+    try:
+        return Redis.from_pool(BlockingConnectionPool.from_url(url, **options))
+    except ValueError:
+        raise InvalidSettings(f"REDIS_URL is not a URL of Redis; set it to {_FORMS}") from None
+
+
+class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
+    """Asks for the master like the one, and waits for a free connection like the other."""
+
+
+def _sentinel_pool(url: str, options: dict[str, Any]) -> _SentinelPool:
+    parts = urlsplit(url)
+    sign_in, _, hosts = parts.netloc.rpartition("@")
+    service, _, database = parts.path.strip("/").partition("/")
+    addresses = [item.rpartition(":") for item in hosts.split(",")]
+    if not service or not all(host and port.isdecimal() for host, _, port in addresses):
+        raise InvalidSettings(f"REDIS_URL is not a URL of Redis; set it to {_FORMS}")
+    # What the master is connected to with, spelled as for a single server so that redis-py reads it.
+    scheme = parts.scheme.partition("+")[0]
+    plain = urlunsplit((scheme, f"{sign_in}@master" if sign_in else "master", f"/{database}", parts.query, ""))
+    master = {name: value for name, value in parse_url(plain).items() if name not in ("host", "port")}
+    is_tls = master.pop("connection_class", None) is not None
+    sentinels = Sentinel(  # type: ignore[no-untyped-call]
+        [(host, int(port)) for host, _, port in addresses],
+        socket_timeout=_CONNECT_SECONDS,
         socket_connect_timeout=_CONNECT_SECONDS,
-        socket_timeout=answer_seconds,
-        client_name="alakai",
     )
-    return Redis.from_pool(pool)
+    return _SentinelPool(service, sentinels, ssl=is_tls, **master, **options)  # type: ignore[no-untyped-call]
 
 
 def _without_credentials(url: str) -> str:

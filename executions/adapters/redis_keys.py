@@ -77,6 +77,11 @@ class Keys:
         return f"{self.prefix}/epoch"
 
     @property
+    def waited(self) -> str:
+        """String: written where commits wait for replicas, so that there is something to wait for."""
+        return f"{self.prefix}/waited"
+
+    @property
     def installation(self) -> str:
         """String: the name of the installation that the prefix belongs to."""
         return f"{self.prefix}/installation"

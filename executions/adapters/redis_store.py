@@ -37,12 +37,22 @@ NO_EPOCH = ""
 _INDEXES = tuple(Index)
 _log = structlog.get_logger(__name__)
 
+_WAITED_MS = 60_000
+
 
 @dataclass(slots=True)
 class _KnownEpoch:
     """Shared by a store and those that are made of it."""
 
     epoch: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """How many replicas must have a commit before it counts, and for how long to wait for them. 0: none."""
+
+    replicas: int = 0
+    milliseconds: int = 1000
 
 
 class RedisStore:
@@ -60,8 +70,10 @@ class RedisStore:
         epoch: str = ANY_EPOCH,
         fence: int | None = None,
         follow_up: FollowUp = nothing_follows,
+        wait: Wait | None = None,
     ) -> None:
         self.redis = redis
+        self._wait = wait or Wait()
         self._follow_up = follow_up
         self.keys = Keys(prefix)
         self._known = _KnownEpoch(epoch)
@@ -124,7 +136,7 @@ class RedisStore:
         entry = write.entry if write else forgotten_entry(snapshot) if mode == "forget" else None
         keys = self.keys
         with redis_errors():
-            outcome, remembered, *written = await self._commit(
+            outcome, remembered, *written = await self._written(
                 keys=[
                     keys.record(snapshot.task_id),
                     keys.state(snapshot.task_id),
@@ -165,6 +177,26 @@ class RedisStore:
             case b"FENCED":
                 raise StoreUnavailable("a later leader has begun; this one has no say any more")
         raise StoreUnavailable("this Redis has lost its data or is another one (its epoch differs); it is not served")
+
+    async def _written(self, keys: list[str], args: list[Any]) -> Any:
+        """The script's answer, once as many replicas have what it wrote as are asked for.
+
+        Without enough of them the commit counts as unclear, although it may have been made: whoever asked does it once
+        more, and gets the first answer then. So a failover loses nothing that somebody was told.
+        """
+        if not self._wait.replicas:
+            return await self._commit(keys=keys, args=args)
+        pipeline = self.redis.pipeline(transaction=False)
+        await self._commit(keys=keys, args=args, client=pipeline)
+        # WAIT is about the last write of its own connection, and a repeated commit writes nothing.
+        pipeline.set(self.keys.waited, 1, px=_WAITED_MS)
+        pipeline.execute_command("WAIT", self._wait.replicas, self._wait.milliseconds)
+        answer, _, reached = await pipeline.execute()
+        if reached < self._wait.replicas:
+            raise StoreUnavailable(
+                f"written, and only {reached} of {self._wait.replicas} replicas have it (REDIS_WAIT_REPLICAS)"
+            )
+        return answer
 
     async def remembered(self, operation: Operation) -> Answer | None:
         with redis_errors():
@@ -353,6 +385,7 @@ def open_store(settings: Settings, *, epoch: str = ANY_EPOCH) -> RedisStore:
         settings.executions_redis_key_prefix,
         epoch=epoch,
         follow_up=retry_scheduling(settings.policy, random.random),
+        wait=Wait(settings.redis_wait_replicas, round(settings.redis_wait_seconds * 1000)),
     )
 
 

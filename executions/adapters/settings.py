@@ -41,6 +41,10 @@ class Settings(BaseSettings):
     """Path of a file that holds REDIS_URL, as a mounted Secret does; the user and password in it may change."""
     task_tracking_redis_url: str = ""
     task_tracking_redis_url_file: str = ""
+    redis_wait_replicas: Annotated[int, Field(ge=0, le=10)] = 0
+    """Replicas that must have a commit before it counts; 0 without replicas, or where losing seconds is bearable."""
+    redis_wait_seconds: Seconds = 1
+    """How long to wait for them; then the commit is repeated."""
     executions_redis_key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")] = (
         "alakai-executions"
     )
