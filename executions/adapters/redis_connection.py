@@ -75,6 +75,13 @@ def connect(url: str, *, url_file: str = "", answer_seconds: float = _ANSWER_SEC
 class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
     """Asks for the master like the one, and waits for a free connection like the other."""
 
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        """All connections means those to the sentinels too."""
+        await super().disconnect(inuse_connections)
+        if inuse_connections:
+            for sentinel in self.sentinel_manager.sentinels:
+                await sentinel.aclose()
+
 
 def _sentinel_pool(url: str, options: dict[str, Any]) -> _SentinelPool:
     parts = urlsplit(url)

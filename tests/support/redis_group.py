@@ -144,14 +144,16 @@ class TlsEnd(AbstractContextManager["TlsEnd"]):
         await asyncio.gather(*others, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        answers, upstream = await asyncio.open_connection(HOST, self._target_port)
+        ends = [writer]
         try:
-            await asyncio.wait(
-                [asyncio.create_task(_pump(reader, upstream)), asyncio.create_task(_pump(answers, writer))],
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            answers, upstream = await asyncio.open_connection(HOST, self._target_port)
+            ends.append(upstream)
+            pumps = [asyncio.create_task(_pump(reader, upstream)), asyncio.create_task(_pump(answers, writer))]
+            _, others = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            for other in others:
+                other.cancel()
         finally:
-            for end in (upstream, writer):
+            for end in ends:
                 end.transport.abort()
 
 
