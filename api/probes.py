@@ -50,6 +50,8 @@ class Look:
         self._asking: asyncio.Task[None] | None = None
         self._asked_at = float("-inf")
         self._problem: str | None = None
+        self.was_well = False
+        """Whether it has ever found nothing wrong."""
 
     async def problem(self) -> str | None:
         if self._clock() - self._asked_at >= self._seconds:
@@ -64,6 +66,7 @@ class Look:
             async with asyncio.timeout(self._seconds):
                 await self._ask()
             self._problem = None
+            self.was_well = True
         except TimeoutError:
             self._problem = f"no answer within {self._seconds:g} s"
         except Exception as error:
@@ -91,9 +94,15 @@ class Health:
             self._beat_at = self._clock()
             await asyncio.sleep(_BEAT_SECONDS)
 
-    async def liveness_problems(self, exclude: Collection[str] = ()) -> dict[str, str]:
-        """What a restart might help, by name of the check; empty when all is well."""
-        return await _problems({"loop": self._loop, "store": self._store}, exclude)
+    async def liveness_problems(self, exclude: Collection[str] = (), *, latch: bool = False) -> dict[str, str]:
+        """What a restart might help, by name of the check; empty when all is well.
+
+        With ``latch`` a store that has never answered is nothing that a restart helps with.
+        """
+        problems = await _problems({"loop": self._loop, "store": self._store}, exclude)
+        if latch and not self._answers.was_well and not self.is_closed:
+            problems.pop("store", None)
+        return problems
 
     async def readiness_problems(self, exclude: Collection[str] = ()) -> dict[str, str]:
         """Why this process should get no traffic, by name of the check."""

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from cli import dlq as dlq_command
 from cli import explain as explain_command
 from cli import hold as hold_command
 from cli import retry as retry_command
@@ -90,6 +91,24 @@ def hold(
 def resume() -> None:
     """End the hold: what waited begins within a second."""
     _run(hold_command.resume)
+
+
+dlq = typer.Typer(no_args_is_help=True, help="The dead letters of the queue of SQS_QUEUE_URL.")
+app.add_typer(dlq, name="dlq")
+
+
+@dlq.command("list")
+def dlq_list() -> None:
+    """Show each dead letter with the reason why it is one."""
+    _run(dlq_command.show)
+
+
+@dlq.command("redrive")
+def dlq_redrive(
+    everything: Annotated[bool, typer.Option("--all", help="Send back what is no task too.")] = False,
+) -> None:
+    """Send dead letters that are tasks back to the queue; what was done already does nothing."""
+    _run(lambda: dlq_command.redrive(everything=everything))
 
 
 @app.command()

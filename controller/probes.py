@@ -1,8 +1,9 @@
 """Probes of the controller, served from a thread of their own: a stuck event loop answers 503 instead of hanging.
 
 ``/startupz`` says that this process has begun, whatever else is away. ``/livez`` says whether a restart would help: the
-loop turns and the store answers. ``/readyz`` says whether this replica does its work: the store is the one we know and
-we are not shutting down.
+loop turns and the store answers; with ``?latch=1`` a store that never answered is no reason for one, because a restart
+cannot bring back what was never there. ``/readyz`` says whether this replica does its work: the store is the one we
+know, queue and key prefix are ours, and we are not shutting down.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Probes:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._last_beat = time.monotonic()
         self._last_ping: tuple[float, str | None] = (0.0, "not asked yet")
+        self._has_answered = False
         self._one_at_a_time = threading.Lock()
         self._server: ThreadingHTTPServer | None = None
         self._heart: asyncio.Task[None] | None = None
@@ -85,7 +87,11 @@ class Probes:
     def answer(self, target: str) -> tuple[int, dict[str, object]]:
         """Status code and body for a path; called on a thread of the server."""
         url = urlsplit(target)
-        excluded = set(parse_qs(url.query).get("exclude", []))
+        query = parse_qs(url.query)
+        excluded = set(query.get("exclude", []))
+        if query.get("latch") == ["1"] and not self._has_answered and not self.is_closed:
+            self._store_problem(excluded)  # which notes that it answers, once it does
+            excluded |= set() if self._has_answered else {"store"}
         match url.path:
             case "/health":
                 return 200, {"ok": True}
@@ -125,6 +131,7 @@ class Probes:
             if time.monotonic() - asked_at > PING_SECONDS:
                 problem = self._asked()
                 self._last_ping = (time.monotonic(), problem)
+                self._has_answered |= problem is None
         return problem
 
     def _asked(self) -> str | None:

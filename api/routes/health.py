@@ -20,6 +20,8 @@ Exclude = Annotated[
     Query(max_length=16, description="Names of checks to leave out, for an operator in an incident"),
 ]
 
+Latch = Annotated[bool, Query(description="A store that has never answered is no reason for a restart")]
+
 _GOOD = answer("Every check is good", HealthAnswer, ok={"ok": True})
 _UNUSABLE = error("A parameter is not usable", exclude="the parameter 'exclude' is invalid: too_long")
 _LIVE_ANSWERS: Responses = {
@@ -60,9 +62,9 @@ async def startupz() -> Response:
 
 @router.get("/livez", responses=_LIVE_ANSWERS)
 @router.get("/v0/livez", responses=_LIVE_ANSWERS)
-async def livez(context: ContextOf, exclude: Exclude = []) -> Response:  # noqa: B006 - FastAPI copies it
+async def livez(context: ContextOf, exclude: Exclude = [], latch: Latch = False) -> Response:  # noqa: B006 - FastAPI copies it
     """Whether the process works and its store answers a ping."""
-    return _checked(await context.health.liveness_problems(exclude))
+    return _checked(await context.health.liveness_problems(exclude, latch=latch))
 
 
 @router.get("/readyz", responses=_READY_ANSWERS)

@@ -171,6 +171,8 @@ class KubernetesLauncher:
         try:
             jobs, pods = await self._jobs_and_pods(namespace, selector)
             job = next(iter(jobs), None)
+            for pod in pods:
+                self._remember("SEEN", pod)
             if is_over(job, pods):
                 return True  # A finished Job stays: it is the evidence.
             if job is not None and not pods:
@@ -223,7 +225,7 @@ class KubernetesLauncher:
                 worker_id,
                 job_of.get(launch),
                 pods_of[launch],
-                last=self._ends.get(launch),
+                last=self._end_of(launch, job_of.get(launch)),
                 trouble=trouble.get(worker_id.rsplit("/", 1)[-1], ""),
             )
             for launch, worker_id in workers.items()
@@ -241,6 +243,11 @@ class KubernetesLauncher:
         except ClusterError:
             return {}
         return {event["involvedObject"]["name"]: str(event.get("message") or "") for event in events}
+
+    def _end_of(self, launch: str, job: Body | None) -> Body | None:
+        end = self._ends.get(launch)
+        # A Job that is still there may have got a pod since, however it was stopped.
+        return None if end is _NO_POD and job is not None else end
 
     def _remember(self, kind: str, pod: Body) -> None:
         launch = pod["metadata"]["labels"][_LAUNCH]

@@ -234,3 +234,25 @@ def after_a_resync(installation: Installation) -> None:
 
 def launches(controller: Running) -> list[dict[str, Any]]:
     return [event for event in events(controller.log_text()) if event["final_status"] == "launched"]
+
+
+# Dead letters
+
+
+def test_dead_letters_are_told_with_their_reasons_and_sent_back(installation: Installation) -> None:
+    dead = installation.sqs.get_queue_url(QueueName=f"{installation.name}-dlq")["QueueUrl"]
+    for body in (json.dumps(message("good", "succeed")), "not JSON", json.dumps({"taskId": "no type"})):
+        installation.sqs.send_message(QueueUrl=dead, MessageBody=body)
+    listed = installation.alakai_says("dlq", "list")
+    assert re.search(r"  good  a task, received \d+ times; the controller's log says", listed)
+    assert re.search(r"  -  .*JSON", listed)
+    assert listed.endswith(f"3 dead letters in {installation.name}-dlq\n")
+    installation.start_both()
+    assert "1 sent back to the queue, 2 kept" in installation.alakai_says("dlq", "redrive")
+    installation.wait_for("good", 1, "succeeded")
+    assert "2 sent back to the queue, 0 kept" in installation.alakai_says("dlq", "redrive", "--all")
+    assert f"{installation.name}-dlq is empty" in installation.alakai_says("dlq", "list")
+    nowhere = installation.run_alakai("dlq", "list", SQS_QUEUE_URL=f"{installation.env['SQS_QUEUE_URL']}-nowhere")
+    assert (nowhere.returncode, nowhere.stdout) == (1, "")
+    assert "SQS did not do as asked" in nowhere.stderr
+    assert len(nowhere.stderr.splitlines()) == 1

@@ -341,6 +341,30 @@ async def test_while_the_pod_terminates_the_worker_is_not_gone(world: Kubernetes
         await world.job(worker_id)
 
 
+async def test_who_saw_a_worker_end_calls_it_gone_although_its_job_lingers(world: KubernetesWorld) -> None:
+    worker_id = await launched(world)
+    await world.pod(worker_id)
+    path = f"/apis/batch/v1/namespaces/{world.namespace}/jobs/{worker_id.rsplit('/', 1)[-1]}"
+    held = {"metadata": {"finalizers": ["test.example/held"]}}
+    await world.api.send("PATCH", path, held, content_type="application/merge-patch+json")
+    await stop_until_gone(world.launcher, worker_id)
+
+    async def has_no_pod() -> bool:
+        return await world.pods() == []
+
+    await until(has_no_pod, "the pod is gone, and the Job is not")
+    assert (await seen(world, worker_id)).state is WorkerState.STOPPED
+    # Who did not see it cannot know that the Job gets no other pod.
+    other = world.reopened()
+    (observation,) = await other.observe([worker_id])
+    assert observation.state is WorkerState.STARTING
+    await world.api.send("PATCH", path, {"metadata": {"finalizers": None}}, content_type="application/merge-patch+json")
+    await stop_until_gone(other, worker_id)
+    (observation,) = await other.observe([worker_id])
+    assert observation.state is WorkerState.STOPPED
+    await other.close()
+
+
 # Trouble
 
 

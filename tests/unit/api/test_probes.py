@@ -201,3 +201,23 @@ async def test_a_redis_that_refuses_has_answered(error: Exception | None) -> Non
 @pytest.mark.parametrize("error", [ConnectionError("gone"), TimeoutError("late"), OSError("no route")])
 async def test_a_redis_that_is_gone_has_not(error: Exception) -> None:
     assert await Look(redis_probe(error).answers).problem() is not None
+
+
+async def test_a_store_that_was_never_there_is_no_reason_for_a_restart() -> None:
+    """The liveness probe of the chart; for anybody else the store counts from the beginning on."""
+    probe = FakeProbe()
+    probe.error = StoreUnavailable("away")
+    clock = iter(range(0, 1000, 10))
+    health = Health(probe, clock=lambda: float(next(clock)))
+
+    async def problems(*, latch: bool) -> set[str]:
+        return set(await health.liveness_problems(["loop"], latch=latch))
+
+    assert await problems(latch=True) == set()
+    assert await problems(latch=False) == {"store"}
+    probe.error = None
+    assert await problems(latch=True) == set()
+    probe.error = StoreUnavailable("away")
+    assert await problems(latch=True) == {"store"}
+    health.is_closed = True
+    assert await problems(latch=True) == {"store"}

@@ -86,3 +86,21 @@ def test_a_queue_of_somebody_else_makes_unready_and_not_dead(probes: Probes) -> 
     assert probes.answer("/livez?exclude=store") == (200, {"ok": True})
     probes.own(None)
     assert probes.answer("/readyz?exclude=store") == (200, {"ok": True})
+
+
+def test_a_store_that_was_never_there_is_no_reason_for_a_restart(probes: Probes) -> None:
+    """The liveness probe of the chart; for anybody else the store counts from the beginning on."""
+    answers: list[str | None] = ["no answer", "no answer", None, "no answer", "no answer"]
+    probes._asked = lambda: answers.pop(0)  # type: ignore[method-assign]
+
+    def asked(path: str) -> int:
+        probes._last_ping = (0.0, None)
+        return probes.answer(path)[0]
+
+    assert asked("/livez?latch=1") == 200
+    assert asked("/livez") == 503
+    assert asked("/livez?latch=1") == 200
+    assert asked("/livez?latch=1") == 503, "it was there: now a restart may help"
+    assert asked("/livez") == 503
+    probes.is_closed = True
+    assert probes.answer("/livez?latch=1")[0] == 503
