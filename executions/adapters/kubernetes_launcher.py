@@ -173,7 +173,9 @@ class KubernetesLauncher:
             job = next(iter(jobs), None)
             for pod in pods:
                 self._remember("SEEN", pod)
-            if is_over(job, pods):
+            end = self._end_of(match["launch"], job)
+            seen = [end] if job is not None and end is not None and not pods else pods
+            if is_over(job, seen):
                 return True  # A finished Job stays: it is the evidence.
             if job is not None and not pods:
                 self._ends.setdefault(match["launch"], _NO_POD)

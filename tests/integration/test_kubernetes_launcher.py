@@ -342,12 +342,16 @@ async def test_while_the_pod_terminates_the_worker_is_not_gone(world: Kubernetes
 
 
 async def test_who_saw_a_worker_end_calls_it_gone_although_its_job_lingers(world: KubernetesWorld) -> None:
+    watching = asyncio.create_task(world.launcher.watch(lambda _: None))  # type: ignore[attr-defined]
+    await asyncio.sleep(0.5)
     worker_id = await launched(world)
     await world.pod(worker_id)
     path = f"/apis/batch/v1/namespaces/{world.namespace}/jobs/{worker_id.rsplit('/', 1)[-1]}"
     held = {"metadata": {"finalizers": ["test.example/held"]}}
     await world.api.send("PATCH", path, held, content_type="application/merge-patch+json")
     await stop_until_gone(world.launcher, worker_id)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
 
     async def has_no_pod() -> bool:
         return await world.pods() == []
