@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from devstack import infra
 from devstack.aws import AwsServer
 from devstack.infra import apply_crds
 from devstack.kubernetes import ControlPlane
@@ -21,6 +22,8 @@ from devstack.workloads import Workloads
 from executions.adapters.redis_connection import connect
 from executions.adapters.redis_epoch import create_epoch
 from executions.adapters.redis_store import RedisStore
+from executions.adapters.settings import Settings
+from executions.adapters.sqs_queue import SqsQueue, open_queue
 
 _numbers = itertools.count(1)
 
@@ -84,6 +87,20 @@ async def redis_store(redis_server: RedisServer, prefix: str) -> AsyncIterator[R
     await create_epoch(store.redis, prefix)
     yield store
     await store.close()
+
+
+@pytest.fixture
+async def task_queue(aws: AwsServer, prefix: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SqsQueue]:
+    """A queue of the test's own on the real server, with a dead-letter queue."""
+    values = {"AWS_ENDPOINT_URL": aws.url, "AWS_REGION": "us-east-1"}
+    for name, value in {**values, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}.items():
+        monkeypatch.setenv(name, value)
+    sqs = infra.sqs_client(values)
+    url = infra.ensure_queue(sqs, prefix)
+    sqs.close()
+    queue = open_queue(url, Settings(sqs_queue_url=url))
+    yield queue
+    await queue.close()
 
 
 @pytest.fixture(scope="session")

@@ -43,25 +43,26 @@ class RedisFeed:
     async def lag(self) -> int:
         """How many entries the slowest group has not been given yet."""
         with redis_errors():
-            if not await self._redis.exists(self._stream):
+            slowest = await self._slowest()
+            if slowest is None:
                 return 0
-            groups = await self._redis.xinfo_groups(self._stream)
-            if not groups:
-                return 0
-            slowest = min((group["last-delivered-id"] for group in groups), key=_order)
             # Redis 7 counts this itself; 6.2 does not. What was read is trimmed, so there is little to count.
             found = await self._redis.xrange(self._stream, min=b"(" + _bytes(slowest), count=_COUNTED)
             return len(found or ())
 
     async def trim(self) -> int:
         with redis_errors():
-            if not await self._redis.exists(self._stream):
+            slowest = await self._slowest()
+            if slowest is None:
                 return 0
-            groups = await self._redis.xinfo_groups(self._stream)
-            if not groups:
-                return 0
-            slowest = min((group["last-delivered-id"] for group in groups), key=_order)
             return int(await self._redis.xtrim(self._stream, minid=slowest, approximate=True))
+
+    async def _slowest(self) -> bytes | str | None:
+        """The last entry that every group was given; None while there is no stream or no group."""
+        if not await self._redis.exists(self._stream):
+            return None
+        groups = await self._redis.xinfo_groups(self._stream)
+        return min((group["last-delivered-id"] for group in groups), key=_order, default=None)
 
     async def _ensure_registered(self) -> None:
         if self._is_registered:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
-import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
@@ -28,21 +26,14 @@ def told(name: str, **labels: str) -> float | None:
     return REGISTRY.get_sample_value(name, labels)
 
 
-@pytest.fixture
-async def queue(aws: AwsServer, prefix: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SqsQueue]:
-    values = {"AWS_ENDPOINT_URL": aws.url, "AWS_REGION": "us-east-1"}
-    for name, value in {**values, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}.items():
-        monkeypatch.setenv(name, value)
-    sqs = infra.sqs_client(values)
-    url = infra.ensure_queue(sqs, prefix)
-    dead = sqs.get_queue_url(QueueName=f"{prefix}-dlq")["QueueUrl"]
+def fill(aws: AwsServer, name: str) -> None:
+    """Three messages, and one that is dead."""
+    sqs = infra.sqs_client({"AWS_ENDPOINT_URL": aws.url, "AWS_REGION": "us-east-1"})
+    url, dead = (sqs.get_queue_url(QueueName=item)["QueueUrl"] for item in (name, f"{name}-dlq"))
     for number in range(3):
         sqs.send_message(QueueUrl=url, MessageBody=str(number))
     sqs.send_message(QueueUrl=dead, MessageBody="poison")
     sqs.close()
-    queue = open_queue(url, Settings(sqs_queue_url=url))
-    yield queue
-    await queue.close()
 
 
 async def put(store: RedisStore, execution: Execution) -> None:
@@ -50,8 +41,9 @@ async def put(store: RedisStore, execution: Execution) -> None:
 
 
 async def test_what_is_asked_for_is_told_and_forgotten_with_the_leadership(
-    redis_store: RedisStore, queue: SqsQueue, prefix: str
+    redis_store: RedisStore, task_queue: SqsQueue, prefix: str, aws: AwsServer
 ) -> None:
+    fill(aws, prefix)
     feed = RedisFeed(redis_store.redis, prefix, group="mirror", consumer="test")
     await feed.read(block_ms=1)
     await put(redis_store, pending("waits", now_ms=await redis_store.now_ms() - 60_000))
@@ -64,7 +56,7 @@ async def test_what_is_asked_for_is_told_and_forgotten_with_the_leadership(
         feed=feed,
         sweep=Sweep(redis_store, {}, POLICY, lambda _: None),
         work={"mirror": work},
-        queues={"tasks": queue},
+        queues={"tasks": task_queue},
     )
     running_measures = asyncio.create_task(measures.run(0.05))
     await until(lambda: told("alakai_dead_letters", queue="tasks") == 1, seconds=20)
@@ -84,7 +76,7 @@ async def test_what_is_asked_for_is_told_and_forgotten_with_the_leadership(
 
 
 async def test_a_question_that_fails_is_told_once_and_keeps_no_other_from_its_answer(
-    redis_store: RedisStore, queue: SqsQueue, prefix: str
+    redis_store: RedisStore, task_queue: SqsQueue, prefix: str
 ) -> None:
     missing = open_queue("http://localhost:1/000000000000/nowhere", Settings(), answer_seconds=0.5)
     measures = Measures(
@@ -92,11 +84,11 @@ async def test_a_question_that_fails_is_told_once_and_keeps_no_other_from_its_an
         feed=RedisFeed(redis_store.redis, prefix, group="mirror", consumer="test"),
         sweep=Sweep(redis_store, {}, POLICY, lambda _: None),
         work={},
-        queues={"nowhere": missing, "tasks": queue},
+        queues={"nowhere": missing, "tasks": task_queue},
     )
     with capture_logs() as logs:
         for _ in range(2):
             await measures.turn()
     assert [item["of"] for item in logs if item["event"] == "A figure cannot be told"] == ["nowhere"]
-    assert told("alakai_queue_messages", queue="tasks") == 3
+    assert told("alakai_queue_messages", queue="tasks") == 0
     await missing.close()

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
 from controller.ownership import Owned, Ownership
-from devstack import infra
-from devstack.aws import AwsServer
 from executions.adapters.redis_owner import PrefixOwner
 from executions.adapters.redis_store import RedisStore
-from executions.adapters.settings import Settings
-from executions.adapters.sqs_queue import SqsQueue, open_queue
+from executions.adapters.sqs_queue import SqsQueue
 from executions.errors import StoreUnavailable
 from tests.support.waiting import until
 
@@ -33,25 +29,14 @@ class Elsewhere:
         return answer
 
 
-@pytest.fixture
-async def queue(aws: AwsServer, prefix: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SqsQueue]:
-    values = {"AWS_ENDPOINT_URL": aws.url, "AWS_REGION": "us-east-1"}
-    for name, value in {**values, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}.items():
-        monkeypatch.setenv(name, value)
-    sqs = infra.sqs_client(values)
-    url = infra.ensure_queue(sqs, prefix)
-    sqs.close()
-    queue = open_queue(url, Settings(sqs_queue_url=url))
-    yield queue
-    await queue.close()
-
-
-async def test_the_first_installation_keeps_its_prefix_and_its_queue(redis_store: RedisStore, queue: SqsQueue) -> None:
+async def test_the_first_installation_keeps_its_prefix_and_its_queue(
+    redis_store: RedisStore, task_queue: SqsQueue
+) -> None:
     prefix = PrefixOwner(redis_store.redis, redis_store.keys.prefix)
     for _ in range(2):
-        assert await Ownership("one/alakai", [prefix, queue]).refusal() is None
+        assert await Ownership("one/alakai", [prefix, task_queue]).refusal() is None
     by_prefix = await Ownership("two/alakai", [prefix]).refusal()
-    by_queue = await Ownership("two/alakai", [queue]).refusal()
+    by_queue = await Ownership("two/alakai", [task_queue]).refusal()
     assert by_prefix is not None
     assert by_queue is not None
     assert f"the key prefix {redis_store.keys.prefix} belongs to the installation one/alakai" in by_prefix
