@@ -12,7 +12,7 @@ _METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"
 
 
 class Measuring:
-    """Wraps the application. A route is its template (``/dashboard/executions/{task_id}/retry``), never a path."""
+    """Wraps the application. A route is its template (``/dashboard/executions/{taskId}/retry``), never a path."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -129,12 +129,11 @@ def _settings() -> dict[str, Any]:
 def _plain(definition: Mapping[str, Any]) -> dict[str, Any]:
     """Without defaults and titles: what is not set keeps the default of the version that runs."""
     kinds = definition.get("anyOf", [definition])
-    made = {
+    return {
         key: item
         for key, item in next(kind for kind in kinds if kind.get("type") != "null").items()
         if key not in ("title", "default", "description", "uniqueItems")
     }
-    return made
 
 
 def with_tables(text: str) -> str:

@@ -158,6 +158,9 @@ class KubernetesLauncher:
             else:
                 by_namespace[match["namespace"]][match["launch"]] = worker_id
         looks = await asyncio.gather(*(self._look(*item) for item in by_namespace.items()), return_exceptions=True)
+        for look in looks:
+            if isinstance(look, BaseException) and not isinstance(look, LaunchUnclear | ClusterError):
+                raise look  # A defect or a cancellation is not an answer of the cluster.
         failed = [look for look in looks if isinstance(look, BaseException)]
         if failed and len(failed) == len(looks):
             raise LaunchUnclear(f"the Jobs could not be looked at: {failed[0]}") from failed[0]

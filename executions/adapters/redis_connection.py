@@ -41,6 +41,9 @@ class FileCredentials(CredentialProvider):
         user, password = found.get("username"), found.get("password") or ""
         return (user, password) if user else (password,)
 
+    async def get_credentials_async(self) -> tuple[str, str] | tuple[str]:
+        return await asyncio.to_thread(self.get_credentials)
+
 
 def connect(url: str, *, url_file: str = "", answer_seconds: float = _ANSWER_SECONDS, connections: int = 64) -> Redis:
     """A client with bounded time and connections and without automatic re-sending. Opens nothing yet.
