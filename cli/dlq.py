@@ -6,7 +6,6 @@ again. What a message is good for is decided by the same code as in the consumer
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from executions.adapters.aws_client import region_from_environment
 from executions.adapters.settings import settings_from_environment
+from executions.adapters.sqs_queue import dead_letters_of
 from executions.errors import AlakaiError, InvalidTask
 from executions.task import Task, task_from_body
 
@@ -84,11 +84,12 @@ class _Queues:
 
     def __enter__(self) -> _Queues:
         attributes = self._asked(lambda: self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["All"]))
-        policy = attributes.get("Attributes", {}).get("RedrivePolicy")
-        if not policy:
+        found = {str(name): value for name, value in attributes.get("Attributes", {}).items()}
+        name = dead_letters_of(found)
+        if name is None:
             raise QueueFailed("the queue of SQS_QUEUE_URL has no dead-letter queue; give it a redrive policy")
-        self.dead_name = str(json.loads(policy)["deadLetterTargetArn"]).rsplit(":", 1)[-1]
-        self._dead_url = self._asked(lambda: self._sqs.get_queue_url(QueueName=self.dead_name))["QueueUrl"]
+        self.dead_name = name
+        self._dead_url = self._asked(lambda: self._sqs.get_queue_url(QueueName=name))["QueueUrl"]
         return self
 
     def __exit__(self, *_: object) -> None:

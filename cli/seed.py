@@ -11,9 +11,15 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
+from executions.adapters.redis_connection import connect
 from executions.adapters.redis_epoch import create_epoch_if_untouched
 from executions.adapters.redis_store import open_store
 from executions.adapters.settings import Settings, settings_from_environment
+from executions.adapters.tracking_keys import TrackingKeys
+from executions.adapters.tracking_projection import TrackingProjection
+from executions.adapters.visibility_file import visibility_from
 from executions.answer import Answer, Decision, Reply, changed
 from executions.errors import InvalidTask, StoreUnavailable
 from executions.lifecycle import ended
@@ -21,6 +27,7 @@ from executions.operations.transact import transact
 from executions.ports import Snapshot
 from executions.record import Attempt, Execution, State, Status
 from executions.task import Task, task_from_document
+from executions.tracking import document_of, event_from_text, followed
 
 
 def run(values: Mapping[str, str | None]) -> None:
@@ -71,10 +78,31 @@ async def _write(settings: Settings, task: Task, attempt: int) -> None:
         if settings.is_local:
             await create_epoch_if_untouched(store.redis, settings.executions_redis_key_prefix)
         await transact(store, task.task_id, lambda seen: _failed(seen, task, attempt))
+        await _project(settings, await store.read(task.task_id))
     except StoreUnavailable as error:
         raise StoreUnavailable(f"{error}; is Redis up (make up) and did a controller start once?") from error
     finally:
         await store.close()
+
+
+async def _project(settings: Settings, seeded: Snapshot) -> None:
+    """The dashboard's row too, which is otherwise made when a controller comes to it: that may not run yet."""
+    execution = seeded.execution
+    if execution is None or execution.state.told_event is None:
+        return
+    users = visibility_from(settings.task_visibility_file).responsible_users(followed(execution)["project"])
+    document = document_of(
+        followed(execution),
+        event_id=execution.state.told_event,
+        occurred_ms=execution.latest.finished_at or seeded.now_ms,
+        responsible_users=users,
+    )
+    redis = connect(settings.task_tracking_redis_url, url_file=settings.task_tracking_redis_url_file)
+    keys = TrackingKeys(settings.task_tracking_redis_stream_key, settings.task_tracking_redis_key_prefix)
+    try:
+        await TrackingProjection(redis, keys).apply([event_from_text(orjson.dumps(document))])
+    finally:
+        await redis.aclose()
 
 
 def _failed(seen: Snapshot, task: Task, number: int) -> Decision:

@@ -33,11 +33,13 @@ from controller.mirror import Mirror
 from controller.notifier import Notifier
 from controller.observed import ObservedResources
 from controller.ownership import Owned, Ownership
-from controller.probes import Probes
+from controller.probes import Probes, serve_probes
 from controller.rebuild import Rebuild
 from controller.reconciler import Reconciler
 from controller.resource_events import WorkerExecutionEvents
 from controller.resource_operations import ResourceOperations
+from controller.supervision import restarted
+from controller.tracking import Tracking
 from controller.work_queue import WorkQueue
 from executions.adapters.callback_keys import CallbackKeys, open_callback_keys
 from executions.adapters.epoch_config_map import EpochConfigMap
@@ -54,7 +56,6 @@ from executions.adapters.redis_store import RedisStore, open_store
 from executions.adapters.settings import Settings
 from executions.adapters.sqs_queue import SqsQueue, open_queue
 from executions.adapters.store_probe import open_store_probe
-from executions.errors import InvalidSettings
 from executions.operations.commands import Commands
 from executions.ports import Launcher, Owning, Watching
 from executions.record import Attempt
@@ -76,6 +77,7 @@ class App:
     tasks: SqsQueue
     retries: SqsQueue
     kept_outcomes: SqsQueue
+    tracking: Tracking
     callback_keys: CallbackKeys | None = None
     events: SqsQueue | None = None
     """Where hints come from; None: from nowhere, the sweep alone looks."""
@@ -93,6 +95,7 @@ class App:
             tasks=open_queue(settings.sqs_queue_url, settings),
             retries=open_queue(settings.implementation_sqs_queue_url, settings),
             kept_outcomes=open_queue(settings.outcomes_queue_url, settings),
+            tracking=Tracking.from_settings(settings),
             callback_keys=open_callback_keys(settings),
             events=open_queue(settings.ecs_events_sqs_queue_url, settings, variable="ECS_EVENTS_SQS_QUEUE_URL")
             if settings.ecs_events_sqs_queue_url
@@ -102,8 +105,9 @@ class App:
     async def run(self, stop: asyncio.Event) -> None:
         """Run until ``stop`` is set, which SIGTERM and SIGINT do too.
 
-        Then take no more, finish what is under way, hand the lease over.
+        Then take no more, finish what is under way, hand the lease over. Raises InvalidSettings.
         """
+        await self.tracking.check()
         settings = self.settings
         loop = asyncio.get_running_loop()
 
@@ -122,7 +126,7 @@ class App:
             REDIS_SERVED.set(is_served)
 
         guard = EpochGuard(self.store, EpochConfigMap(cluster), on_answer=trust)
-        port = _serve(probes, settings.controller_port)
+        port = serve_probes(probes, settings.controller_port)
         tell_build("controller")
         metrics = serve_metrics(settings.metrics_port, default_port=9090, host=settings.metrics_host)
         owned: list[Owned] = [PrefixOwner(self.store.redis, self.store.keys.prefix), self.tasks]
@@ -136,6 +140,7 @@ class App:
             cluster=cluster,
             commands=commands,
             launcher=self.launcher,
+            tracking=self.tracking,
             outcomes=outcomes,
             callback_keys=self.callback_keys,
             guard=guard,
@@ -181,12 +186,13 @@ class App:
         )
         running = [asyncio.create_task(ownership.run())]
         running += [
-            asyncio.create_task(_restarted(name, work))
+            asyncio.create_task(restarted(name, work))
             for name, work in (
                 ("epoch", lambda: guard.run(_EPOCH_SECONDS)),
                 ("consumer", once_known(consumer.run)),
                 ("outcomes", once_known(outcomes.run)),
                 ("leadership", once_owned(leadership.run)),
+                *((name, once_owned(work)) for name, work in self.tracking.parts().items()),
             )
         ]
         await stop.wait()
@@ -200,7 +206,7 @@ class App:
         probes.stop()
         metrics.stop()
         queues = (self.tasks, self.retries, self.kept_outcomes, self.events)
-        for opened in (*queues, cluster, self.launcher, probe, self.store):
+        for opened in (*queues, cluster, self.launcher, probe, self.tracking, self.store):
             if opened is not None:
                 await opened.close()
 
@@ -215,6 +221,7 @@ class Leader:
     cluster: KubeClient
     commands: Commands
     launcher: Launcher
+    tracking: Tracking
     outcomes: Outcomes
     callback_keys: CallbackKeys | None
     guard: EpochGuard
@@ -266,6 +273,7 @@ class Leader:
             on_wish=lambda name: wishes.add(name),
             wake=reconciling.add,
             disown=self._disown,
+            is_archived=self.tracking.is_archived,
         )
         wishes = ResourceOperations(
             store=store,
@@ -311,9 +319,9 @@ class Leader:
         async with asyncio.TaskGroup() as group:
             if self.events is not None:
                 ecs_hints = EcsHints(self.events, store, hints.note)
-                group.create_task(_restarted("ecs hints", ecs_hints.run), name="ecs hints")
+                group.create_task(restarted("ecs hints", ecs_hints.run), name="ecs hints")
             if isinstance(watching := self.launcher, Watching):
-                group.create_task(_restarted("worker watch", lambda: watching.watch(hints.note)), name="worker watch")
+                group.create_task(restarted("worker watch", lambda: watching.watch(hints.note)), name="worker watch")
             for name, work in (
                 ("hints", hints.run),
                 ("reconcile", reconciling.run),
@@ -326,8 +334,9 @@ class Leader:
                 ("kopf", operator.run),
                 ("rebuild", rebuild.run),
                 ("measures", measures.run),
+                ("publisher", self.tracking.publisher(store).run),
             ):
-                group.create_task(_restarted(name, work), name=name)
+                group.create_task(restarted(name, work), name=name)
 
     async def _disown(self, attempt: Attempt) -> None:
         """Before its resource goes without anybody wanting the worker to end."""
@@ -338,23 +347,3 @@ class Leader:
         """After an outage kept outcomes come first, and then the grace period for those that workers still send."""
         drained_at_ms = self.outcomes.drained_at_ms
         return drained_at_ms is not None and now_ms - drained_at_ms >= self.settings.policy.lost_worker_grace_ms
-
-
-def _serve(probes: Probes, port: int) -> int:
-    try:
-        return probes.start("0.0.0.0", port)  # noqa: S104 -- the kubelet asks from outside
-    except OSError as error:
-        raise InvalidSettings(
-            f"CONTROLLER_PORT is {port}, where nothing can listen ({error.strerror}); set it to a free port"
-        ) from error
-
-
-async def _restarted(name: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Run a task for ever: its end, however it came, is logged and followed by another start after a second."""
-    while True:
-        try:
-            await work()
-            _log.warning("A task ended; it is started again", task=name)
-        except Exception:
-            _log.exception("A task failed; it is started again", task=name)
-        await asyncio.sleep(1)

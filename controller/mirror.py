@@ -29,6 +29,7 @@ from executions.ports import Snapshot, Store
 from executions.record import Attempt, Execution, RecordUnreadable
 from executions.resource import (
     Observed,
+    is_entombed,
     manifest_from_execution,
     observed_from_body,
     protected,
@@ -49,6 +50,11 @@ _log = structlog.get_logger(__name__)
 async def _nobody_owned(_: Attempt) -> None: ...
 
 
+async def _nothing_is_archived(_: Execution) -> bool:
+    """Without an archive a resource waits for none."""
+    return True
+
+
 class Mirror:
     """Writes custom resources. ``queue`` must run; ``add`` wakes it for a task."""
 
@@ -65,11 +71,13 @@ class Mirror:
         on_wish: Callable[[str], None],
         wake: Callable[[str], None],
         disown: Callable[[Attempt], Awaitable[None]] = _nobody_owned,
+        is_archived: Callable[[Execution], Awaitable[bool]] = _nothing_is_archived,
         workers: int = 16,
     ) -> None:
         """``on_wish(name)`` hands an object with an open wish on; ``wake(task_id)`` has an execution reconciled.
 
-        ``disown(attempt)`` sees to it that the attempt's worker outlives the object.
+        ``disown(attempt)`` sees to it that the attempt's worker outlives the object. An object whose time is over stays
+        until ``is_archived(execution)``.
         """
         self.queue = WorkQueue("mirror", self.sync, workers=workers)
         self.compared: dict[str, tuple[str, int]] = {}
@@ -85,6 +93,7 @@ class Mirror:
         self._on_wish = on_wish
         self._wake = wake
         self._disown = disown
+        self._is_archived = is_archived
         self._definition = Definition(cluster)
         self._let_go: set[str] = set()
         """Uids of objects that end by our own doing: their deletion is nobody's wish."""
@@ -151,7 +160,9 @@ class Mirror:
             await self._bury(observed, execution)
         elif observed is not None and not _stood_for(observed, execution):
             self._on_wish(observed.name)  # a user's new object: it is judged only once it was submitted
-        elif resource_is_wanted(execution, now_ms=snapshot.now_ms, policy=self._policy):
+        elif resource_is_wanted(execution, now_ms=snapshot.now_ms, policy=self._policy) or (
+            observed is not None and not is_entombed(execution) and not await self._is_archived(execution)
+        ):
             await self._show(observed, execution, snapshot.now_ms)
         else:
             if observed is not None:

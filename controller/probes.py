@@ -18,7 +18,7 @@ from concurrent.futures import TimeoutError as NotInTime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-from executions.errors import StoreUnavailable
+from executions.errors import InvalidSettings, StoreUnavailable
 
 LOOP_LAG_SECONDS = 10.0
 PING_SECONDS = 1.0
@@ -148,3 +148,13 @@ class Probes:
 
     async def _pinged(self) -> None:
         await self._ping()
+
+
+def serve_probes(probes: Probes, port: int) -> int:
+    """Serve; returns the port. Raises InvalidSettings."""
+    try:
+        return probes.start("0.0.0.0", port)  # noqa: S104 -- the kubelet asks from outside
+    except OSError as error:
+        raise InvalidSettings(
+            f"CONTROLLER_PORT is {port}, where nothing can listen ({error.strerror}); set it to a free port"
+        ) from error

@@ -44,11 +44,12 @@ SET_ELSEWHERE = frozenset(
         "task_dashboard_google_domains",
         "task_tracking_redis_url",
         "task_tracking_redis_url_file",
+        "task_visibility_file",
     }
 )
 """Settings that the chart derives from other values, or that mean nothing in a cluster."""
 _FREE = re.compile(
-    r"(?:annotations|labels|Labels|Annotations|nodeSelector|affinity|resources|Probe|SecurityContext|launcher\.file)$"
+    r"(?:annotations|labels|Labels|Annotations|nodeSelector|affinity|resources|Probe|SecurityContext|launcher\.file|visibility)$"
 )
 """Values that are handed through to Kubernetes, or to a launcher, as they are."""
 _ENUMS = {

@@ -20,7 +20,7 @@ class InvalidOutcome(AlakaiError):
 
 
 class InvalidEvent(AlakaiError):
-    """A message on the events queue that is no event; never echoes the input."""
+    """What stands where an event should, on the events queue or the tracking stream; never echoes the input."""
 
 
 class StoreUnavailable(AlakaiError):
@@ -37,6 +37,14 @@ class QueueUnavailable(AlakaiError):
 
 class QueueUnclear(AlakaiError):
     """The queue's answer was lost: the message may or may not have been sent."""
+
+
+class ArchiveUnavailable(AlakaiError):
+    """S3 did not do as asked; safe to repeat. ``code`` is S3's own, empty when it did not answer."""
+
+    def __init__(self, message: str, *, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class LaunchUnclear(AlakaiError):

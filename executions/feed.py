@@ -5,10 +5,14 @@ The mirror, tracking, events and notifications are all derived from it; entries 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
+from executions.conditions import phase
 from executions.record import Execution
+from executions.tracking import event_id, followed
 
 
 class Transition(StrEnum):
@@ -37,6 +41,12 @@ class FeedEntry:
     attempt: int
     transition: Transition
     occurred_ms: int
+    event: Mapping[str, Any] | None = field(default=None, hash=False)
+    """What a lifecycle event says of this change (``tracking.followed``); None when the execution took no step."""
+
+    @property
+    def event_id(self) -> str:
+        return event_id(self.task_id, self.incarnation, self.sequence, self.occurred_ms)
 
 
 def entry_between(before: Execution | None, after: Execution, now_ms: int) -> FeedEntry | None:
@@ -45,7 +55,16 @@ def entry_between(before: Execution | None, after: Execution, now_ms: int) -> Fe
     if transition is None:
         return None
     state = after.state
-    return FeedEntry(after.task_id, state.incarnation, state.sequence, after.latest.number, transition, now_ms)
+    took_step = before is None or transition is not Transition.UPDATED or phase(before) is not phase(after)
+    return FeedEntry(
+        task_id=after.task_id,
+        incarnation=state.incarnation,
+        sequence=state.sequence,
+        attempt=after.latest.number,
+        transition=transition,
+        occurred_ms=now_ms,
+        event=followed(after) if took_step else None,
+    )
 
 
 def _transition(before: Execution | None, after: Execution) -> Transition | None:

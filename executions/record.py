@@ -330,6 +330,8 @@ class State(_Stored):
     incarnation: str
     sequence: int = 0
     """Rises by one with every committed change within an incarnation."""
+    told_event: str | None = None
+    """Id of the latest lifecycle event; None while there was none."""
     retry: RetryRequest | None = None
     cancellation: Cancellation | None = None
     schedule: Schedule | None = None

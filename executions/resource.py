@@ -151,13 +151,18 @@ def task_from_resource(body: Mapping[str, Any]) -> Task:
     return task_from_document(document)
 
 
+def is_entombed(execution: Execution) -> bool:
+    """Whether a user deleted its resource, and no later attempt brought it back."""
+    return execution.state.resource.absent_attempt >= execution.latest.number
+
+
 def resource_is_wanted(execution: Execution, *, now_ms: int, policy: Policy) -> bool:
     """Whether the execution is to be seen as a resource.
 
     Not after a user deleted it, until a later attempt is claimed; not once it is finished for longer than the TTL.
     """
     latest, link = execution.latest, execution.state.resource
-    if link.absent_attempt >= latest.number:
+    if is_entombed(execution):
         return False
     if not phase(execution).is_finished:
         return True

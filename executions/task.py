@@ -22,7 +22,7 @@ MAX_MESSAGE_BYTES = 1_048_576
 _DEPTH_LIMIT = 100
 """Levels of nesting; the writers of JSON stop at about 250, and a message that cannot be stored must not be taken."""
 
-_PROJECT = re.compile(r"[A-Za-z0-9._-]{1,100}/[A-Za-z0-9._-]{1,100}", re.ASCII)
+PROJECT = re.compile(r"[A-Za-z0-9._-]{1,100}/[A-Za-z0-9._-]{1,100}", re.ASCII)
 _Text = Annotated[str, StringConstraints(max_length=1024)]
 
 
@@ -78,7 +78,7 @@ class Task(_Part):
     def project(self) -> str | None:
         """``owner/repo``, or None where the payload names no repository."""
         repo = self.payload.get("repo")
-        return repo if isinstance(repo, str) and _PROJECT.fullmatch(repo) else None
+        return repo if isinstance(repo, str) and PROJECT.fullmatch(repo) else None
 
     @property
     def source(self) -> str:

@@ -31,6 +31,9 @@ class Write:
 def write_for(snapshot: Snapshot, execution: Execution) -> Write:
     """The write that turns what ``snapshot`` read into ``execution``, one sequence number later."""
     following = adopted(execution).with_state(sequence=execution.state.sequence + 1)
+    entry = entry_between(snapshot.execution, following, snapshot.now_ms)
+    if entry is not None and entry.event is not None:
+        following = following.with_state(told_event=entry.event_id)
     before = {item.number: item for item in snapshot.execution.attempts} if snapshot.execution else {}
     return Write(
         execution=following,
@@ -38,7 +41,7 @@ def write_for(snapshot: Snapshot, execution: Execution) -> Write:
         state=encoded(following.state),
         scores=index_scores(following),
         place=place(following),
-        entry=entry_between(snapshot.execution, following, snapshot.now_ms),
+        entry=entry,
     )
 
 

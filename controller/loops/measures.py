@@ -22,6 +22,8 @@ from executions.errors import AlakaiError
 from executions.index import Index
 
 _EVERY_SECONDS = 5.0
+_QUEUES_EVERY_TURN = 6
+"""SQS is asked more rarely: each look is a request that is paid for."""
 _log = structlog.get_logger(__name__)
 
 
@@ -35,6 +37,7 @@ class Measures:
     work: Mapping[str, WorkQueue]
     queues: Mapping[str, SqsQueue]
     _failed: set[str] = field(default_factory=set, init=False)
+    _turns: int = field(default=0, init=False)
 
     async def run(self, interval_seconds: float = _EVERY_SECONDS) -> None:
         """Until cancelled; then nothing is told any more that only a leader knows."""
@@ -49,7 +52,9 @@ class Measures:
         self._tell_work()
         await self._try("records", self._tell_records)
         await self._try("redis", self._tell_redis)
-        for name, queue in self.queues.items():
+        is_turn_of_queues = self._turns % _QUEUES_EVERY_TURN == 0
+        self._turns += 1
+        for name, queue in self.queues.items() if is_turn_of_queues else ():
             await self._try(name, lambda name=name, queue=queue: self._tell_queue(name, queue))  # type: ignore[misc]
 
     def _tell_work(self) -> None:

@@ -170,19 +170,15 @@ class KubernetesLauncher:
         match = _WORKER_ID.fullmatch(worker_id)
         if match is None:
             return True
-        namespace, name, selector = match["namespace"], match["name"], f"{_LAUNCH}={match['launch']}"
+        namespace, name, launch = match["namespace"], match["name"], match["launch"]
         try:
-            jobs, pods = await self._jobs_and_pods(namespace, selector)
+            jobs, pods = await self._jobs_and_pods(namespace, f"{_LAUNCH}={launch}")
             job = next(iter(jobs), None)
-            for pod in pods:
-                self._remember("SEEN", pod)
-            end = self._end_of(match["launch"], job)
-            seen = [end] if job is not None and end is not None and not pods else pods
-            if is_over(job, seen):
+            if is_over(job, pods) or (job is not None and not pods and self._has_ended(launch)):
                 return True  # A finished Job stays: it is the evidence.
-            if job is not None and not pods:
-                self._ends.setdefault(match["launch"], _NO_POD)
             if job is not None and "deletionTimestamp" not in job["metadata"]:
+                if not pods:
+                    self._ends.setdefault(launch, _NO_POD)
                 _log.info("Job deleted", namespace=namespace, job=name, reason=reason)
                 await self._client.delete_job(namespace, name, uid=job["metadata"]["uid"])
         except (NotFound, Conflict):
@@ -221,7 +217,6 @@ class KubernetesLauncher:
         job_of = {job["metadata"]["labels"][_LAUNCH]: job for job in jobs}
         pods_of = defaultdict[str, list[Body]](list)
         for pod in pods:
-            self._remember("SEEN", pod)
             pods_of[pod["metadata"]["labels"][_LAUNCH]].append(pod)
         without_pod = [launch for launch, job in job_of.items() if not pods_of[launch] and not is_over(job, [])]
         trouble = await self._trouble(namespace) if without_pod else {}
@@ -239,7 +234,10 @@ class KubernetesLauncher:
     async def _jobs_and_pods(self, namespace: str, selector: str) -> tuple[list[Body], list[Body]]:
         """The Jobs first: one that was found and has no pod in the later list has none that we do not know of."""
         jobs = await self._client.jobs(namespace, selector)
-        return jobs, await self._client.pods(namespace, selector)
+        pods = await self._client.pods(namespace, selector)
+        for pod in pods:
+            self._remember("SEEN", pod)
+        return jobs, pods
 
     async def _trouble(self, namespace: str) -> dict[str, str]:
         """What keeps Jobs from getting a pod, by name of the Job; nothing where we may not read Events."""
@@ -248,6 +246,10 @@ class KubernetesLauncher:
         except ClusterError:
             return {}
         return {event["involvedObject"]["name"]: str(event.get("message") or "") for event in events}
+
+    def _has_ended(self, launch: str) -> bool:
+        """Whether its pod was seen at its end, whatever became of it since."""
+        return launch in self._ends and is_over(None, [self._ends[launch]])
 
     def _end_of(self, launch: str, job: Body | None) -> Body | None:
         end = self._ends.get(launch)

@@ -63,6 +63,15 @@ WORK_QUEUE_WAIT = Histogram(
     buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300),
 )
 WORK_QUEUE_FAILURES = Counter("alakai_work_queue_failures", "Looks that failed and are repeated", ("queue",))
+TRACKING_PUBLISHED = Counter("alakai_tracking_published", "Lifecycle events that were put onto the tracking stream")
+TRACKING_HANDLED = Counter(
+    "alakai_tracking_handled", "Entries of the tracking stream that were handled, repeats included", ("by",)
+)
+TRACKING_SET_ASIDE = Counter(
+    "alakai_tracking_set_aside", "Entries of the tracking stream that nothing could be made of", ("by",)
+)
+ARCHIVE_OPEN = Gauge("alakai_archive_open_batches", "Batches of events that S3 does not have yet")
+ARCHIVE_FAILURES = Counter("alakai_archive_failures", "Attempts to store a batch that failed")
 # Of the leader only; see ``forget_leadership``.
 LEADER = Gauge("alakai_leader", "1 while this replica leads")
 WORK_QUEUE_DEPTH = Gauge("alakai_work_queue_depth", "What is to be looked at, now and later", ("queue", "state"))

@@ -1,4 +1,9 @@
-"""The change feed in Redis: a stream that registered groups read, trimmed behind the slowest of them."""
+"""The change feed in Redis: a stream that registered groups read, trimmed behind the slowest of them.
+
+Two ways to read. ``RedisFeed`` counts entries as read when they are handed out, for the mirror, whose resync derives
+again whatever a crash lost. ``FeedCursor`` stays where it is until it is told to go on, for readers that owe somebody
+every entry.
+"""
 
 from __future__ import annotations
 
@@ -8,37 +13,59 @@ from redis.exceptions import ResponseError
 
 from executions.adapters.redis_connection import redis_errors
 from executions.adapters.redis_keys import Keys
+from executions.adapters.redis_streams import Entry, order, stream_entries, text
 from executions.feed import FeedEntry, Transition
 
 _COUNTED = 10_000
 """More than this is not told apart."""
+_FIRST = "0-0"
+
+
+class _Group:
+    """A registered group of readers: made when it is first used, and again when its stream was removed."""
+
+    def __init__(self, redis: Redis, stream: str, name: str) -> None:
+        self._redis = redis
+        self._stream = stream
+        self._name = name
+        self._is_registered = False
+
+    async def ensure(self) -> None:
+        if self._is_registered:
+            return
+        try:
+            await self._redis.xgroup_create(self._stream, self._name, id="0", mkstream=True)
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+        self._is_registered = True
+
+    def note(self, error: ResponseError) -> None:
+        """An emptied Redis has no group any more: it is made anew at the next read."""
+        self._is_registered = "NOGROUP" not in str(error)
 
 
 class RedisFeed:
-    """``ports.Feed`` for one group. Entries count as read when they are handed out: what a reader derives from them
-    is derived again from the records by its resync, so that a crash in between loses nothing.
-    """
+    """``ports.Feed`` for one group."""
 
     def __init__(self, redis: Redis, prefix: str, *, group: str, consumer: str) -> None:
         self._redis = redis
         self._stream = Keys(prefix).feed
-        self._group = group
+        self._name = group
+        self._group = _Group(redis, self._stream, group)
         self._consumer = consumer
-        self._is_registered = False
 
     async def read(self, *, count: int = 500, block_ms: int = 1000) -> list[FeedEntry]:
         with redis_errors():
-            await self._ensure_registered()
+            await self._group.ensure()
             try:
                 answer = await self._redis.xreadgroup(
-                    self._group, self._consumer, {self._stream: ">"}, count=count, block=block_ms, noack=True
+                    self._name, self._consumer, {self._stream: ">"}, count=count, block=block_ms, noack=True
                 )
             except ResponseError as error:
-                # The stream was removed under us (an emptied Redis): register anew at the next read.
-                self._is_registered = "NOGROUP" not in str(error)
+                self._group.note(error)
                 raise
-        streams = answer.items() if isinstance(answer, dict) else answer or []
-        return [_decoded(fields) for _, batches in streams for fields in _flat(batches)]
+        return [_decoded(entry) for entry in stream_entries(answer)]
 
     async def lag(self) -> int:
         """How many entries the slowest group has not been given yet."""
@@ -47,7 +74,7 @@ class RedisFeed:
             if slowest is None:
                 return 0
             # Redis 7 counts this itself; 6.2 does not. What was read is trimmed, so there is little to count.
-            found = await self._redis.xrange(self._stream, min=b"(" + _bytes(slowest), count=_COUNTED)
+            found = await self._redis.xrange(self._stream, min=f"({slowest}", count=_COUNTED)
             return len(found or ())
 
     async def trim(self) -> int:
@@ -57,46 +84,64 @@ class RedisFeed:
                 return 0
             return int(await self._redis.xtrim(self._stream, minid=slowest, approximate=True))
 
-    async def _slowest(self) -> bytes | str | None:
+    async def _slowest(self) -> str | None:
         """The last entry that every group was given; None while there is no stream or no group."""
         if not await self._redis.exists(self._stream):
             return None
         groups = await self._redis.xinfo_groups(self._stream)
-        return min((group["last-delivered-id"] for group in groups), key=_order, default=None)
+        return min((text(group["last-delivered-id"]) for group in groups), key=order, default=None)
 
-    async def _ensure_registered(self) -> None:
-        if self._is_registered:
+
+class FeedCursor:
+    """One group's place in the feed, for one reader at a time. Two at once read the same; nobody skips anything."""
+
+    def __init__(self, redis: Redis, prefix: str, *, group: str) -> None:
+        self._redis = redis
+        self._stream = Keys(prefix).feed
+        self._name = group
+        self._group = _Group(redis, self._stream, group)
+        self._at: str | None = None
+        self._next: str | None = None
+
+    async def read(self, *, count: int = 500, block_ms: int = 1000) -> list[FeedEntry]:
+        """What follows on the place, the same again until ``advance``."""
+        with redis_errors():
+            if self._at is None:
+                await self._group.ensure()
+                self._at = await self._place()
+            answer = await self._redis.xread({self._stream: self._at}, count=count, block=block_ms)
+        entries = stream_entries(answer)
+        self._next = entries[-1][0] if entries else self._at
+        return [_decoded(entry) for entry in entries]
+
+    async def advance(self) -> None:
+        """Behind what was read last. What is read again after a crash in between was read before."""
+        if self._next is None or self._next == self._at:
             return
-        try:
-            await self._redis.xgroup_create(self._stream, self._group, id="0", mkstream=True)
-        except ResponseError as error:
-            if "BUSYGROUP" not in str(error):
+        with redis_errors():
+            try:
+                await self._redis.xgroup_setid(self._stream, self._name, self._next)
+            except ResponseError as error:
+                self._group.note(error)
+                self._at = None
                 raise
-        self._is_registered = True
+        self._at = self._next
+
+    async def drop(self) -> None:
+        """Nobody reads any more: nothing is kept for this group."""
+        with redis_errors():
+            try:
+                await self._redis.xgroup_destroy(self._stream, self._name)
+            except ResponseError as error:
+                if "requires the key to exist" not in str(error):
+                    raise
+
+    async def _place(self) -> str:
+        groups = await self._redis.xinfo_groups(self._stream)
+        places = (text(group["last-delivered-id"]) for group in groups if text(group["name"]) == self._name)
+        return next(places, _FIRST)
 
 
-def _flat(batches: object) -> list[dict[bytes, bytes]]:
-    # RESP3 answers with one more level of lists than RESP2.
-    found: list[dict[bytes, bytes]] = []
-    if isinstance(batches, list):
-        for item in batches:
-            if isinstance(item, list):
-                found += _flat(item)
-            elif isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], dict):
-                found.append(item[1])
-    return found
-
-
-def _bytes(stream_id: bytes | str) -> bytes:
-    return stream_id if isinstance(stream_id, bytes) else stream_id.encode()
-
-
-def _order(stream_id: bytes | str) -> tuple[int, int]:
-    text = stream_id.decode() if isinstance(stream_id, bytes) else stream_id
-    milliseconds, _, sequence = text.partition("-")
-    return int(milliseconds), int(sequence or 0)
-
-
-def _decoded(fields: dict[bytes, bytes]) -> FeedEntry:
-    document = orjson.loads(fields[b"change"])
+def _decoded(entry: Entry) -> FeedEntry:
+    document = orjson.loads(entry[1][b"change"])
     return FeedEntry(**{**document, "transition": Transition(document["transition"])})

@@ -20,6 +20,7 @@ from executions.policy import Policy
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+RedisKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
 
 
 class Settings(BaseSettings):
@@ -71,6 +72,27 @@ class Settings(BaseSettings):
     """Path of the validated file that says where and how ECS runs each task type (``examples/ecs/launcher.yaml``)."""
     kubernetes_launcher_file: str = ""
     """The same for Kubernetes Jobs: a pod template for each task type (``examples/kubernetes/launcher.yaml``)."""
+    task_tracking_redis_stream_key: RedisKey = "task-events:v1"
+    task_tracking_stream_keep: Annotated[int, Field(ge=0)] = 10_000
+    """So many of the newest events stay on the stream; older ones go once projector and archiver have them."""
+    task_tracking_redis_key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{0,64}$")] = ""
+    """Put before ``task-tracking:`` in the names of keys."""
+    task_tracking_redis_projector_consumer_group: RedisKey = "task-status-projector"
+    task_tracking_redis_archiver_consumer_group: RedisKey = "task-history-archiver"
+    task_tracking_redis_consumer_name: RedisKey = "alakai"
+    """Each replica puts something of its own behind it."""
+    task_tracking_s3_archive_enabled: bool = False
+    task_tracking_s3_bucket: str = ""
+    task_tracking_s3_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*$")] = (
+        "task-tracking"
+    )
+    task_tracking_s3_batch_seconds: Seconds = 30
+    """An event waits for so long at most, until it is written with others of its project and day."""
+    task_tracking_s3_batch_events: Annotated[int, Field(ge=1, le=10_000)] = 500
+    task_visibility_file: str = ""
+    """Path of a file that names the responsible users of projects (``examples/visibility.yaml``); without it every
+    person who may sign in sees every execution."""
+
     callback_url: str = "http://localhost:3000/task-complete"
     callback_token_keys_file: str = ""
     """Path of the keys that callback tokens are made and verified with; without it callbacks carry none."""
@@ -223,6 +245,11 @@ def settings_from_environment() -> Settings:
     if not settings.sqs_queue_url:
         raise InvalidSettings(
             "SQS_QUEUE_URL is not set; set it (or IMPLEMENTATION_SQS_QUEUE_URL) to the URL of the task queue"
+        )
+    if settings.task_tracking_s3_archive_enabled and not settings.task_tracking_s3_bucket:
+        raise InvalidSettings(
+            "TASK_TRACKING_S3_BUCKET is not set; set it to the bucket of the archive, "
+            "or unset TASK_TRACKING_S3_ARCHIVE_ENABLED"
         )
     if settings.ecs_events_sqs_queue_url in settings.queue_urls:
         raise InvalidSettings(

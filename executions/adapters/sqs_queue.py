@@ -82,6 +82,8 @@ class SqsQueue:
         self._name = _parts(url).path.rstrip("/").rsplit("/", 1)[-1] or "without a name"
         self._create_missing = create_missing
         self._closed = False
+        self._urls: dict[str, str] = {}
+        """Of queues beside this one, by name."""
         self.what = f"the queue {self._name}"
         self.remedy = (
             "set SQS_QUEUE_URL to another one, or, when that installation is gone for good, "
@@ -140,11 +142,12 @@ class SqsQueue:
         """How many messages there are, and how many dead letters. Needs sqs:GetQueueAttributes on both queues."""
         found = await self._call("attributes", self._steady, lambda sqs: _attributes(sqs, self._url))
         dead: int | None = None
-        if target := json.loads(found.get("RedrivePolicy") or "{}").get("deadLetterTargetArn"):
-            name = str(target).rsplit(":", 1)[-1]
+        if name := dead_letters_of(found):
 
             def look(sqs: SQSClient) -> Mapping[str, str]:
-                return _attributes(sqs, sqs.get_queue_url(QueueName=name)["QueueUrl"])
+                if name not in self._urls:
+                    self._urls[name] = sqs.get_queue_url(QueueName=name)["QueueUrl"]
+                return _attributes(sqs, self._urls[name])
 
             dead = _count(await self._call("dead letters", self._steady, look))
         return Depths(_count(found), dead)
@@ -273,6 +276,12 @@ def open_queue(
         create_missing=url == settings.outcomes_queue_url,
         answer_seconds=answer_seconds,
     )
+
+
+def dead_letters_of(attributes: Mapping[str, str]) -> str | None:
+    """The name of a queue's dead-letter queue, by the queue's own attributes; None where it has none."""
+    target = json.loads(attributes.get("RedrivePolicy") or "{}").get("deadLetterTargetArn")
+    return str(target).rsplit(":", 1)[-1] if target else None
 
 
 def _parts(url: str, variable: str = _VARIABLE) -> SplitResult:

@@ -15,6 +15,7 @@ from controller.epoch import config_map_name
 from devstack.chart import CHART, SET_ELSEWHERE, values
 from executions.adapters.kubernetes_settings import kubernetes_settings_from_file
 from executions.adapters.settings import Settings
+from executions.adapters.visibility_file import visibility_from
 from tests.chart.charts import (
     NAMESPACE,
     ROOT,
@@ -105,6 +106,7 @@ def test_the_environment_is_one_that_the_processes_accept(
         monkeypatch.setenv(name, str(url) if name.endswith("REDIS_URL_FILE") else value)
     settings = Settings()
     assert settings.redis_url.startswith("rediss://")
+    assert (settings.task_tracking_s3_archive_enabled, settings.task_tracking_s3_bucket) == (True, "history")
     assert (settings.max_retries, settings.retry_delays_seconds) == (3, (60.0, 0.5))
     assert (settings.slots_total, settings.slots_per_type) == (25, {"implementation": 20, "digest": 5})
     assert settings.google_client_ids == ("one.apps.googleusercontent.com", "two.apps.googleusercontent.com")
@@ -122,6 +124,14 @@ def test_the_launchers_file_is_the_one_that_was_given(everything: list[Body], tm
     environment = the(everything, "ConfigMap", "alakai")["data"]
     assert environment["KUBERNETES_LAUNCHER_FILE"] == "/etc/alakai/config/launcher.yaml"
     assert environment["LAUNCHER"] == "kubernetes"
+
+
+def test_the_responsible_users_are_those_that_were_given(everything: list[Body], tmp_path: Path) -> None:
+    path = tmp_path / "visibility.yaml"
+    path.write_text(the(everything, "ConfigMap", "-files")["data"]["visibility.yaml"])
+    assert visibility_from(str(path)).responsible_users("my-org/my-repo") == ("jane@example.com",)
+    environment = the(everything, "ConfigMap", "alakai")["data"]
+    assert environment["TASK_VISIBILITY_FILE"] == "/etc/alakai/config/visibility.yaml"
 
 
 @pytest.mark.parametrize("path", VALUES, ids=lambda path: path.stem)

@@ -71,7 +71,7 @@ def main(name: str) -> int:
     text = os.environ.get(VARIABLE)
     if text:
         set_up(Trap(Failpoint.from_text(text), Path(os.environ[MARK_VARIABLE])))
-    return {"controller": controller.__main__.main, "api": api.__main__.main}[name]()
+    return {"controller": lambda: controller.__main__.main([]), "api": api.__main__.main}[name]()
 
 
 if __name__ == "__main__":

@@ -97,6 +97,8 @@ class Installation(AbstractContextManager["Installation"]):
             "EXECUTIONS_NAMESPACE": name,
             "REDIS_URL": redis_server.url,
             "EXECUTIONS_REDIS_KEY_PREFIX": name,
+            "TASK_TRACKING_REDIS_STREAM_KEY": f"{name}:events",
+            "TASK_TRACKING_REDIS_KEY_PREFIX": f"{name}:",
             "AWS_ENDPOINT_URL": aws.url,
             "AWS_REGION": "us-east-1",
             "AWS_ACCESS_KEY_ID": "test",

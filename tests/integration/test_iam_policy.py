@@ -20,9 +20,10 @@ import pytest
 from devstack.aws import AwsServer
 from executions.adapters.aws_client import _session
 from executions.adapters.ecs_client import EcsClient, EcsRefused, EcsUnclear
+from executions.adapters.s3_archive import S3Archive
 from executions.adapters.settings import Settings
 from executions.adapters.sqs_queue import open_queue
-from executions.errors import QueueUnavailable, QueueUnclear
+from executions.errors import ArchiveUnavailable, QueueUnavailable, QueueUnclear
 from tests.support.ecs_world import REGION, make_cluster
 
 POLICY = Path(__file__).parents[2] / "docs" / "iam-policy.json"
@@ -31,6 +32,9 @@ BATCHES = {
     "sqs:ChangeMessageVisibility": "sqs:ChangeMessageVisibilityBatch",
 }
 NOT_CHECKED = "iam:PassRole"
+ADAPTERS = ("sqs_queue.py", "ecs_client.py", "s3_archive.py")
+OTHERWISE_NAMED = {"s3:HeadBucket": "s3:ListBucket", "s3:GetPaginator": "s3:ListBucket"}
+"""S3's permissions are not called like its calls."""
 Call = Callable[[], Awaitable[object]]
 
 
@@ -76,6 +80,9 @@ class World:
         arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
         redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": 5})
         self.queue_url: str = sqs.create_queue(QueueName=self.name, Attributes={"RedrivePolicy": redrive})["QueueUrl"]
+        admin.client("s3", endpoint_url=self.url).create_bucket(
+            Bucket=self.name, CreateBucketConfiguration={"LocationConstraint": REGION}
+        )
         self.cluster = make_cluster(self.url)
         self.definition = self.cluster["taskTypes"]["default"]["taskDefinition"]
         self.user = f"alakai-{secrets.token_hex(4)}"
@@ -118,6 +125,7 @@ async def everything(world: World) -> dict[str, str]:
     tasks = open_queue(world.queue_url, settings)
     outcomes = open_queue(f"{world.queue_url}-outcomes", settings)
     ecs = EcsClient(region=REGION, endpoint_url=world.url)
+    archive = S3Archive(world.name, "task-tracking", region=REGION)
     started: list[str] = []
 
     async def released() -> None:
@@ -154,18 +162,22 @@ async def everything(world: World) -> dict[str, str]:
         "run": ran,
         "list": lambda: ecs.live_tasks(cluster, "alakai-test"),
         "describe": lambda: ecs.describe_tasks(cluster, started or ["x"]),
+        "archive": archive.check,
+        "store": lambda: archive.put("a", b"a"),
+        "look up": lambda: archive.read("a"),
         "stop": lambda: ecs.stop_task(cluster, started[0] if started else "x", "a test"),
     }
     try:
         for name, call in calls.items():
             try:
                 await call()
-            except (QueueUnavailable, QueueUnclear, EcsRefused, EcsUnclear, AssertionError) as error:
-                wrong[name] = str(error)
+            except (QueueUnavailable, QueueUnclear, EcsRefused, EcsUnclear, ArchiveUnavailable, AssertionError) as no:
+                wrong[name] = str(no)
     finally:
         for queue in (tasks, outcomes):
             await queue.close()
         await ecs.close()
+        await archive.close()
     return wrong
 
 
@@ -192,7 +204,7 @@ def test_no_call_is_made_that_the_policy_does_not_know() -> None:
     """By what stands in the adapters: boto3's methods are the operations' names in snake case."""
     folder = Path(__file__).parents[2] / "executions" / "adapters"
     found = subprocess.run(
-        ["grep", "-ohE", r"\b(sqs|ecs)\.[a-z_]+\(", folder / "sqs_queue.py", folder / "ecs_client.py"],
+        ["grep", "-ohE", r"\b(sqs|ecs|s3)\.[a-z_]+\(", *(folder / name for name in ADAPTERS)],
         capture_output=True,
         text=True,
         check=True,
@@ -201,5 +213,6 @@ def test_no_call_is_made_that_the_policy_does_not_know() -> None:
         f"{service}:{''.join(part.capitalize() for part in method.rstrip('(').removesuffix('_batch').split('_'))}"
         for service, _, method in (item.partition(".") for item in found)
     }
+    made = {OTHERWISE_NAMED.get(item, item) for item in made}
     assert made - set(actions()) == set()
     assert set(actions()) - made == {NOT_CHECKED}

@@ -112,6 +112,9 @@ annotations:
 {{- if .Values.redis.tracking.secretName -}}
 {{- $_ := set $environment "TASK_TRACKING_REDIS_URL_FILE" "/etc/alakai/secrets/redis-tracking/url" -}}
 {{- end -}}
+{{- if .Values.tracking.visibility -}}
+{{- $_ := set $environment "TASK_VISIBILITY_FILE" "/etc/alakai/config/visibility.yaml" -}}
+{{- end -}}
 {{- if .Values.callbackTokens.secretName -}}
 {{- $_ := set $environment "CALLBACK_TOKEN_KEYS_FILE" "/etc/alakai/secrets/callback-tokens/keys" -}}
 {{- $_ := set $environment "CALLBACK_TOKEN_REQUIRED" (toString .Values.callbackTokens.required) -}}
