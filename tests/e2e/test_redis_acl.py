@@ -33,7 +33,7 @@ RARE = frozenset(
 def rules(prefix: str) -> list[str]:
     line = next(item for item in FILE.read_text().splitlines() if item.startswith("user "))
     digest = hashlib.sha256(PASSWORD.encode()).hexdigest()
-    line = line.replace("task-events:v1", f"{prefix}:events").replace("task-tracking:", f"{prefix}:task-tracking:")
+    line = line.replace("task-events:v1", f"events-of-{prefix}").replace("task-tracking:", f"{prefix}-task-tracking:")
     return line.replace("PASSWORD_SHA256", digest).replace("alakai-executions", prefix).split()[1:]
 
 
