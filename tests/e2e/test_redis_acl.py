@@ -100,7 +100,7 @@ def test_the_user_is_enough_for_all_that_is_done(
         used = {name.removeprefix("cmdstat_") for name in admin.info("commandstats")}
     assert granted() - OF_A_CONNECTION - RARE - {item.partition("|")[0] for item in granted() if "|" in item} <= {
         *used,
-        *(f"{name}|{part}" for name in used for part in ("create", "groups", "load", "setid", "setname")),
+        *(f"{name}|{part}" for name in used for part in ("create", "exists", "groups", "load", "setid", "setname")),
     }
 
 
