@@ -180,7 +180,7 @@ class KubernetesLauncher:
         try:
             jobs, pods = await self._jobs_and_pods(namespace, f"{_LAUNCH}={launch}")
             job = next(iter(jobs), None)
-            if is_over(job, pods) or (job is not None and not pods and self._has_ended(launch)):
+            if self._is_gone(launch, job, pods):
                 return True  # A finished Job stays: it is the evidence.
             if job is not None and "deletionTimestamp" not in job["metadata"]:
                 if not pods:
@@ -205,7 +205,7 @@ class KubernetesLauncher:
         found = (
             found_worker(f"job/{self._namespace}/{job['metadata']['name']}", _variables(job), self._settings)
             for job in jobs
-            if not is_over(job, pods_of[job["metadata"]["labels"][_LAUNCH]])
+            if not self._is_gone(launch := job["metadata"]["labels"][_LAUNCH], job, pods_of[launch])
         )
         return [worker for worker in found if worker is not None]
 
@@ -269,9 +269,10 @@ class KubernetesLauncher:
             return {}
         return {event["involvedObject"]["name"]: str(event.get("message") or "") for event in events}
 
-    def _has_ended(self, launch: str) -> bool:
-        """Whether its pod was seen at its end, whatever became of it since."""
-        return launch in self._ends and is_over(None, [self._ends[launch]])
+    def _is_gone(self, launch: str, job: Body | None, pods: list[Body]) -> bool:
+        """Whether nothing of it runs or will. A Job may linger when its pod is gone, whose end was seen."""
+        end = self._ends.get(launch)
+        return is_over(job, pods) or (job is not None and not pods and end is not None and is_over(None, [end]))
 
     def _end_of(self, launch: str, job: Body | None) -> Body | None:
         end = self._ends.get(launch)
