@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from devstack.redis import RedisServer
 from executions.slices import CATALOGUE, kinds_of
 from tests.e2e.installation import Installation, message
 from tests.support.logs_insights import query
+from tests.support.otlp_receiver import OtlpReceiver
 
 QUERIES = Path(__file__).parent / "queries"
 TRACE_ID = "7d9f0d4e-0000-4000-8000-00000000cafe"
@@ -38,13 +38,26 @@ def traced(task_id: str, scenario: str, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
+def collector() -> Iterator[OtlpReceiver]:
+    with OtlpReceiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
 def lines(
-    redis_server: RedisServer, aws: AwsServer, kube: ControlPlane, tmp_path_factory: pytest.TempPathFactory
+    redis_server: RedisServer,
+    aws: AwsServer,
+    kube: ControlPlane,
+    tmp_path_factory: pytest.TempPathFactory,
+    collector: OtlpReceiver,
 ) -> Iterator[list[str]]:
     """A task that failed twice, one from Slack that failed, one that succeeded, some that waited for a slot."""
-    with Installation(
-        redis_server, aws, kube, tmp_path_factory.mktemp("traced"), SLOTS_PER_TYPE="implementation=2"
-    ) as installation:
+    settings = {
+        "SLOTS_PER_TYPE": "implementation=2",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
+    }
+    with Installation(redis_server, aws, kube, tmp_path_factory.mktemp("traced"), **settings) as installation:
         installation.start_both()
         slack = {"actor": {"provider": "slack", "id": SLACK_USER, "display": "Jane"}, "trace_id": "from-slack"}
         installation.send(
@@ -60,7 +73,8 @@ def lines(
             wanted = "failed" if task_id == "asked" else "succeeded"
             installation.wait_for(task_id, 1, wanted, 60)
         installation.wait_until(lambda: not installation.workers(), 30, "all workers have ended")
-        time.sleep(0.2)
+        for process in installation.running():
+            assert process.stop() == 0  # and so the last spans are sent
         yield [line for line in installation.logs().splitlines() if line.startswith("{")]
 
 
@@ -138,6 +152,28 @@ def test_durations_are_by_event_and_component(lines: list[str]) -> None:
     }
     assert sum(row["total"] for row in rows) == len(summaries(lines))
     assert all(row["p90_ms"] <= row["p99_ms"] for row in rows)
+
+
+def test_every_event_of_api_and_controller_is_a_span_with_its_ids(lines: list[str], collector: OtlpReceiver) -> None:
+    expected = sorted(
+        (item["service"], item["event"], item["trace_id"], item["final_status"], item["outcome"] == "error")
+        for item in summaries(lines)
+        if item["component"] != "worker"
+    )
+    spans = [
+        (
+            span.service,
+            span.name,
+            span.attributes["alakai.trace_id"],
+            span.attributes["alakai.final_status"],
+            span.is_error,
+        )
+        for span in collector.spans
+    ]
+    assert sorted(spans) == expected
+    of_trace = {span.trace_id for span in collector.spans if span.attributes["alakai.trace_id"] == TRACE_ID}
+    assert of_trace == {TRACE_ID.replace("-", "")}
+    assert all(span.attributes["alakai.task_id"] for span in collector.spans)
 
 
 def test_every_event_is_one_of_the_catalogue(lines: list[str]) -> None:
