@@ -8,7 +8,7 @@ from redis.exceptions import ResponseError
 
 from executions.adapters.redis_connection import redis_errors
 from executions.adapters.redis_keys import Keys
-from executions.feed import FeedEntry, Transition
+from executions.feed import FeedEntry, entry_from_document
 
 _COUNTED = 10_000
 """More than this is not told apart."""
@@ -38,7 +38,9 @@ class RedisFeed:
                 self._is_registered = "NOGROUP" not in str(error)
                 raise
         streams = answer.items() if isinstance(answer, dict) else answer or []
-        return [_decoded(fields) for _, batches in streams for fields in _flat(batches)]
+        return [
+            entry_from_document(orjson.loads(fields[b"change"])) for _, batches in streams for fields in _flat(batches)
+        ]
 
     async def lag(self) -> int:
         """How many entries the slowest group has not been given yet."""
@@ -95,8 +97,3 @@ def _order(stream_id: bytes | str) -> tuple[int, int]:
     text = stream_id.decode() if isinstance(stream_id, bytes) else stream_id
     milliseconds, _, sequence = text.partition("-")
     return int(milliseconds), int(sequence or 0)
-
-
-def _decoded(fields: dict[bytes, bytes]) -> FeedEntry:
-    document = orjson.loads(fields[b"change"])
-    return FeedEntry(**{**document, "transition": Transition(document["transition"])})
