@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 from executions.adapters.redis_connection import redis_errors
 from executions.adapters.redis_keys import Keys
 from executions.adapters.redis_streams import Entry, order, stream_entries, text
-from executions.feed import FeedEntry, Transition
+from executions.feed import FeedEntry, entry_from_document
 
 _COUNTED = 10_000
 """More than this is not told apart."""
@@ -143,5 +143,4 @@ class FeedCursor:
 
 
 def _decoded(entry: Entry) -> FeedEntry:
-    document = orjson.loads(entry[1][b"change"])
-    return FeedEntry(**{**document, "transition": Transition(document["transition"])})
+    return entry_from_document(orjson.loads(entry[1][b"change"]))

@@ -35,6 +35,7 @@ ANY_EPOCH = "*"
 NO_EPOCH = ""
 """For the rebuild of a Redis that lost its data: there must be no epoch, so that nobody else is served meanwhile."""
 _INDEXES = tuple(Index)
+_REPLIES = frozenset(Reply)
 _log = structlog.get_logger(__name__)
 
 _WAITED_MS = 60_000
@@ -476,7 +477,7 @@ def _encoded_answer(answer: Answer) -> bytes:
 
 
 def _decoded_answer(value: bytes) -> Answer:
+    """A later version may have given it in a word that we do not know: then too, there is nothing left to do."""
     document = orjson.loads(value)
-    return Answer(
-        Reply(document["reply"]), document["task_id"], document["attempt"], document["status"], document["detail"]
-    )
+    reply = Reply(document["reply"]) if document["reply"] in _REPLIES else Reply.NOTHING_TO_DO
+    return Answer(reply, document["task_id"], document["attempt"], document["status"], document["detail"])
