@@ -1,7 +1,7 @@
 """Summary events as OpenTelemetry spans, for whoever has a place to send them to. Opt-in by the standard variables.
 
 On when ``OTEL_EXPORTER_OTLP_ENDPOINT`` (or ``…_TRACES_ENDPOINT``) is set or ``OTEL_TRACES_EXPORTER`` names one, unless
-``OTEL_SDK_DISABLED=true``; everything else is read by the SDK itself. While it is off nothing of the SDK is imported.
+``OTEL_SDK_DISABLED=true``; everything else is read by the SDK itself. While it is off we import nothing of the SDK.
 A span's trace has the event's own trace id: a UUID as it is, any other text by its hash.
 https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 """
