@@ -111,9 +111,12 @@ def send(
 
 
 @app.command()
-def explain(task_id: Annotated[str, typer.Argument(help="The execution's task id.")]) -> None:
-    """Say where a task stands and why, what happens next, and what was seen of its workers."""
-    _run(lambda: explain_command.run(task_id))
+def explain(
+    name: Annotated[str, typer.Argument(help="The execution's task id, or its name in the cluster.")],
+    output: _Output = Output.TABLE,
+) -> None:
+    """Say where a task stands and why, what happens next and when, and what was seen of its workers."""
+    _run(lambda: explain_command.run(name, output))
 
 
 @app.command()

@@ -106,6 +106,18 @@ def test_it_is_a_plugin_of_kubectl(archived: Installation) -> None:
     assert done.stdout.startswith("NAME")
 
 
+def test_an_execution_is_explained_by_either_of_its_names(archived: Installation) -> None:
+    archived.send(message("Odd_Name:1", "succeed"))
+    archived.wait_for("Odd_Name:1", 1, "succeeded")
+    name = archived.wait_until(
+        lambda: next((name for name in archived.statuses() if name.startswith("odd-name-1-")), None), 20, "it is shown"
+    )
+    by_id, by_name = archived.alakai_says("explain", "Odd_Name:1"), archived.alakai_says("explain", name)
+    assert by_id == by_name
+    told = {item["what"]: item["text"] for item in json.loads(archived.alakai_says("explain", name, "-o", "json"))}
+    assert told["next"] == "nothing: it is over"
+
+
 def test_what_is_asked_for_is_done_by_the_api(archived: Installation) -> None:
     archived.send(message("asked", "hang:all"))
     archived.wait_for("asked", 1, "running")
