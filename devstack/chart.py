@@ -155,9 +155,11 @@ def _tables() -> str:
 
 
 def shown(default: object) -> str:
-    """A default as one would write it into the variable; a set in one order, so that a page does not change by itself."""
+    """A default as one would write it into the variable; a set in one order, so that no page changes by itself."""
     if default in (None, "", {}, (), []):
         return ""
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
     if isinstance(default, frozenset):
         default = tuple(sorted(default))
     if isinstance(default, tuple):
