@@ -101,7 +101,7 @@ docs: $(INSTALLED)  ## make the reference pages anew, build the site of docs/ in
 	@$(BIN)/python -m devstack.reference
 	@test -x $(VENV)/docs/bin/mkdocs || $(BIN)/uv venv --quiet --python $(BIN)/python $(VENV)/docs
 	@$(BIN)/uv pip sync --python $(VENV)/docs/bin/python --quiet --require-hashes requirements/docs.txt
-	@NO_MKDOCS_2_WARNING=true $(VENV)/docs/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=true $(VENV)/docs/bin/mkdocs build --strict
 	@echo "The site is in site/: open site/index.html" >&2
 
 dist: $(INSTALLED)  ## build the wheels into dist/, with their checksums

@@ -163,6 +163,16 @@ def test_what_is_right_is_not_called_a_typo() -> None:
 # The site
 
 
+def test_the_build_is_strict_and_hears_its_own_warnings() -> None:
+    """`--quiet` silences the warnings that `--strict` counts: a broken link then passed."""
+    (line,) = re.findall(r"mkdocs build.*", (ROOT / "Makefile").read_text())
+    assert "--strict" in line
+    assert "quiet" not in line
+    found = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    assert found["strict"] is True
+    assert {level for group in found["validation"].values() for level in group.values()} == {"warn"}
+
+
 def nav_pages(nav: Any) -> Iterator[str]:
     if isinstance(nav, str):
         yield nav
