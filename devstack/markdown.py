@@ -20,10 +20,10 @@ class Field(NamedTuple):
 
 def code(text: object) -> str:
     """As typed. A pipe would end a table's cell, and the two renderers do not agree on how to escape it there."""
-    shown = str(text)
-    if "|" in shown or "`" in shown:
-        return f"<code>{html.escape(shown, quote=False).replace('|', '&#124;')}</code>"
-    return f"`{shown}`"
+    shown = str(text).strip("\n")
+    if not set("|`\n") & set(shown):
+        return f"`{shown}`"
+    return f"<code>{html.escape(shown, quote=False).replace('|', '&#124;').replace(chr(10), '<br>')}</code>"
 
 
 def prose(text: str) -> str:

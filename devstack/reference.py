@@ -213,7 +213,7 @@ def http_page() -> str:
         operation = same[0][2]
         blocks = [f"### {heading}", prose(operation.get("description", "")), *_parameters(operation)]
         blocks += [*_body(operation), _answers(operation["responses"], without=common)]
-        sections.setdefault(operation["tags"][0], []).extend(blocks)
+        sections.setdefault(operation.get("tags", ["other"])[0], []).extend(blocks)
     shared = {
         status: item for status, item in found[0][2]["responses"].items() if _answer_key((status, item)) in common
     }
@@ -261,8 +261,8 @@ def _parameters(operation: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _body(operation: Mapping[str, Any]) -> Iterator[str]:
-    body = operation.get("requestBody")
-    for content in body["content"].values() if body else ():
+    body = operation.get("requestBody", {"content": {}})
+    for content in body["content"].values():
         yield "The body, a JSON object:" if body.get("required") else "A body may be left out:"
         for index, schema in enumerate(content["schema"].get("oneOf", [content["schema"]])):
             yield "Or:" if index else ""
@@ -306,7 +306,7 @@ def _json_block(value: object) -> str:
 def metrics_page() -> str:
     """Every collector of `executions/adapters/metrics.py`, by the name that Prometheus stores."""
     rows = [
-        [code(metric_name(item)), item._type, ", ".join(map(code, item._labelnames)), prose(item._documentation)]
+        [code(metric_name(item)), str(item._type), ", ".join(map(code, item._labelnames)), prose(item._documentation)]
         for item in collectors()
     ]
     return page(

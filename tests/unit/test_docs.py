@@ -14,7 +14,7 @@ import yaml
 from prometheus_client import REGISTRY
 
 from devstack import reference
-from devstack.markdown import fields, kind, prose, table
+from devstack.markdown import code, fields, kind, prose, table
 from devstack.site import with_links_out, with_plain_fences
 from executions.adapters.settings import Settings
 from executions.names import OUR_ERROR_CODES
@@ -281,6 +281,11 @@ def test_a_schema_in_words(schema: dict[str, Any], words: str) -> None:
 
 def test_prose_is_never_taken_for_markup() -> None:
     assert prose("set ``a|b``\n to <new value> | `x`") == "set <code>a&#124;b</code> to &lt;new value> \\| `x`"
+
+
+def test_code_of_several_lines_stays_in_its_cell() -> None:
+    """As the example of an event stream has it."""
+    assert code("event: a\ndata: {}\n\n") == "<code>event: a<br>data: {}</code>"
 
 
 def test_a_column_with_nothing_in_it_is_left_out() -> None:
