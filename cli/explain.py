@@ -9,11 +9,9 @@ from executions.adapters.redis_store import RedisStore
 from executions.adapters.settings import settings_from_environment
 from executions.errors import AlakaiError
 from executions.explanation import Surroundings, explain
-from executions.index import Index
 from executions.names import checked_task_id
+from executions.operations.surroundings import surroundings_of
 from executions.record import Execution
-
-_HOLDERS_READ = 1000
 
 
 class NotFound(AlakaiError):
@@ -29,13 +27,7 @@ def run(task_id: str) -> None:
         execution = (await store.read(task_id)).execution
         if execution is None:
             raise NotFound(f"no record of {task_id} under {store.keys.prefix}: check the id and REDIS_URL")
-        around = Surroundings(
-            hold=await store.held(),
-            breakers=await store.breakers(),
-            standing=await store.standing(),
-            holders=await store.members(Index.LIVE, limit=_HOLDERS_READ),
-        )
-        return execution, around
+        return execution, await surroundings_of(store, execution)
 
     execution, around = asyncio.run(with_store(look))
     lines = list(explain(execution, policy, around))

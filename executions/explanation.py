@@ -37,7 +37,7 @@ def explain(execution: Execution, policy: Policy, around: Surroundings) -> Itera
     run = f", run {status['run']}" if status["run"] else ""
     yield execution.task_id, f"{status['phase']}, attempt {status['attempt']}{run}"
     yield "why", f"{status['reason']}: {status['message']}"
-    yield from _obstacles(execution, policy, around)
+    yield from obstacles(execution, policy, around)
     if status["next"]:
         yield "next", status["next"]
     schedule = status["schedule"]
@@ -48,7 +48,7 @@ def explain(execution: Execution, policy: Policy, around: Surroundings) -> Itera
         yield from _attempt(attempt)
 
 
-def _obstacles(execution: Execution, policy: Policy, around: Surroundings) -> Iterator[tuple[str, str]]:
+def obstacles(execution: Execution, policy: Policy, around: Surroundings) -> Iterator[tuple[str, str]]:
     """What stands in the way of a launch right now."""
     latest = execution.latest
     if latest.status is not Status.PENDING or latest.launch is not None:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
@@ -15,15 +14,8 @@ from redis.exceptions import RedisError
 from executions.adapters.redis_connection import redis_errors, script_text
 from executions.adapters.redis_streams import text
 from executions.adapters.tracking_keys import TrackingKeys
+from executions.rows import Place
 from executions.tracking import TrackingEvent
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a reader of the list stands: everything that is older than this follows."""
-
-    occurred_ms: int
-    execution_id: str
 
 
 class TrackingProjection:

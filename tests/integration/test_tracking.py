@@ -34,12 +34,13 @@ from executions.adapters.redis_feed import FeedCursor, RedisFeed
 from executions.adapters.redis_store import RedisStore
 from executions.adapters.s3_archive import S3Archive
 from executions.adapters.tracking_keys import TrackingKeys
-from executions.adapters.tracking_projection import Place, TrackingProjection
+from executions.adapters.tracking_projection import TrackingProjection
 from executions.adapters.tracking_stream import TrackingStream
 from executions.answer import Answer, Reply
 from executions.errors import ArchiveUnavailable, InvalidSettings
 from executions.moment import iso_from_ms
 from executions.record import Execution
+from executions.rows import Place
 from executions.tracking import event_from_text
 from executions.visibility import Visibility
 from tests.support.builders import NOW_MS, pending, running
