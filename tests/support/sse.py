@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -140,3 +141,67 @@ class StreamCall:
         if self.status == 200:
             for event in self.parser.feed(message.get("body", b"")):
                 self._events.put_nowait(event)
+
+
+class Browser:
+    """One page that follows a stream over a real connection, as EventSource does: it comes back by itself.
+
+    ``read`` runs until cancelled; what came is in ``events``.
+    """
+
+    def __init__(self, port: int, *, user: str = "you@local", buffer_bytes: int | None = None) -> None:
+        self.events: list[Event] = []
+        self.connections = 0
+        self.last_event_id: str | None = None
+        self.parser = Parser()
+        self.is_reading = asyncio.Event()
+        """While it is not set, nothing is taken from the connection."""
+        self.is_reading.set()
+        self._port = port
+        self._user = user
+        self._buffer_bytes = buffer_bytes
+
+    @property
+    def ids(self) -> list[str | None]:
+        """Of the task events, as they came."""
+        return [event.entry_id for event in self.events if event.kind == "task"]
+
+    @property
+    def resets(self) -> int:
+        return sum(event.kind == "reset" for event in self.events)
+
+    async def read(self) -> None:
+        while True:
+            try:
+                await self._connection()
+            except (OSError, asyncio.IncompleteReadError, ValueError):
+                await asyncio.sleep(0.1)
+
+    async def _connection(self) -> None:
+        connection = socket.socket()
+        connection.setblocking(False)
+        if self._buffer_bytes is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffer_bytes)
+        try:
+            await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", self._port))
+        except OSError:
+            connection.close()
+            raise
+        limit = self._buffer_bytes or 2**16
+        reader, writer = await asyncio.open_connection(sock=connection, limit=limit)
+        try:
+            place = f"Last-Event-ID: {self.last_event_id}\r\n" if self.last_event_id else ""
+            request = f"GET /dashboard/stream HTTP/1.1\r\nHost: localhost\r\nx-dev-user: {self._user}\r\n{place}\r\n"
+            writer.write(request.encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            if not head.startswith(b"HTTP/1.1 200 "):
+                raise ConnectionError(head.decode())
+            self.connections += 1
+            self.parser = Parser()
+            while size := int(await reader.readuntil(b"\r\n"), 16):
+                await self.is_reading.wait()
+                for event in self.parser.feed((await reader.readexactly(size + 2))[:-2]):
+                    self.events.append(event)
+                    self.last_event_id = event.entry_id or self.last_event_id
+        finally:
+            writer.close()
