@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from api.dependencies import Context
 from api.limits import RateLimit
-from api.live import Live
+from api.live import Limits, Live
 from api.probes import Health
 from api.task_list import VisibleTasks
 from executions.adapters.callback_keys import open_callback_keys
@@ -59,7 +59,7 @@ def open_context(settings: Settings) -> Context:
         identity=GoogleIdentity(audiences) if audiences else None,
         health=health,
         tasks=VisibleTasks(projection, visibility_from(settings.task_visibility_file)),
-        live=Live(log),
+        live=Live(log, Limits(streams=settings.streams_max, per_person=settings.person_streams_max)),
         callback_keys=open_callback_keys(settings),
         per_person=RateLimit(settings.person_requests_per_second, settings.person_requests_burst),
         per_task=RateLimit(settings.task_requests_per_second, settings.task_requests_burst),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
@@ -24,7 +25,9 @@ from executions.event_stream import EXPIRED, HEARTBEAT, HELLO, Frame, LogEntry, 
 from executions.ports import EventLog
 
 TOO_MANY_STREAMS = "too many streams are open; close some, or try again later"
-_READ_AT_ONCE = 500
+_FOLLOWED_AT_ONCE = 500
+_CAUGHT_UP_AT_ONCE = 100
+"""Entries that one reader is brought up to date with in one chunk: hundreds may come back at once after a restart."""
 _BLOCK_MS = 1_000
 _FRAMES_KEPT = 2_000
 _BYTES_KEPT = 8 * 1_048_576
@@ -40,7 +43,6 @@ class Limits:
     """How many may read at once and how long is waited for whom."""
 
     streams: int = 800
-    """Below what a process may have open where it may have 1,024 files."""
     per_person: int = 250
     heartbeat_seconds: float = 15.0
     send_seconds: float = 10.0
@@ -102,12 +104,21 @@ class Live:
                     _log.warning("The stream of events cannot be followed; readers wait", reason=str(error))
                 is_away = True
                 await asyncio.sleep(self._pause_seconds)
+            except Exception as error:
+                # Whatever it is: readers would wait for ever behind open connections for somebody who is not there.
+                _log.error(
+                    "A fault of ours while the stream of events was followed",
+                    error_type=type(error).__name__,
+                    # Frames and source lines only: an exception's own text may repeat an event.
+                    where="".join(traceback.format_tb(error.__traceback__)[-4:]),
+                )
+                await asyncio.sleep(self._pause_seconds)
 
     async def turn(self) -> None:
         """Take over what is new. Raises StoreUnavailable."""
         if self._position is None:
             self._position = await self.log.newest()
-        entries = await self.log.follow(self._position, count=_READ_AT_ONCE, block_ms=self._block_ms)
+        entries = await self.log.follow(self._position, count=_FOLLOWED_AT_ONCE, block_ms=self._block_ms)
         # Asked afterwards: what was trimmed before we read it, or went with a lost Redis, is then known to be missing.
         if not await self.log.holds(self._position):
             _log.warning("Events are gone from the stream before they were read; readers begin anew")
@@ -258,12 +269,12 @@ class Reader:
         joint = self._live.joint
         if self._position is None:
             return await self._begun(joint)
-        entries = await self._live.log.between(self._position, joint.entry_id, count=_READ_AT_ONCE)
+        entries = await self._live.log.between(self._position, joint.entry_id, count=_CAUGHT_UP_AT_ONCE)
         # Asked afterwards: an id that this Redis does not know, or what was trimmed while we read, would be a gap.
         if not await self._live.log.holds(self._position):
             self._position = None
             return b""
-        if len(entries) == _READ_AT_ONCE:
+        if len(entries) == _CAUGHT_UP_AT_ONCE:
             self._position = entries[-1].entry_id
         else:
             self._position = joint.entry_id

@@ -91,6 +91,8 @@ def not_found(**texts: str) -> dict[str, Any]:
 
 
 def event_stream(description: str, example: str) -> dict[str, Any]:
-    """An answer that goes on: server-sent events."""
-    shown = {"schema": {"type": "string"}, "examples": {"events": {"value": example}}}
+    """An answer that goes on: server-sent events, each of which the schema is of."""
+    texts = {"type": "string"}
+    event = {"type": "object", "properties": {"id": texts, "event": texts, "data": texts}, "required": ["data"]}
+    shown = {"schema": event, "examples": {"events": {"value": example}}}
     return {"description": description, "content": {"text/event-stream": shown}}

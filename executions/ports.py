@@ -370,7 +370,7 @@ class Identity:
     subject: str
     email: str
     domain: str | None = None
-    expires_at: int | None = None
+    expires_at: int | None = field(default=None, compare=False)
 
 
 class IdentityVerifier(Protocol):

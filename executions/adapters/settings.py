@@ -117,6 +117,11 @@ class Settings(BaseSettings):
     task_requests_burst: Annotated[int, Field(ge=1)] = 100
     """How often the workers of one task may claim and report; 0 per second: no limit."""
 
+    streams_max: Annotated[int, Field(ge=1, le=1_500)] = 800
+    """Streams that may be open at one replica. The default is below what a process may have open as 1,024 files."""
+    person_streams_max: Annotated[int, Field(ge=1, le=1_500)] = 250
+    """The same of one person."""
+
     max_retries: Annotated[int, Field(ge=0, le=100)] = 1
     sweep_interval_seconds: Seconds = 15
     resync_interval_seconds: Seconds = 60

@@ -373,3 +373,16 @@ async def test_a_parameter_that_is_no_id_by_its_length_is_refused(api: Api) -> N
     async with called(api, query=f"lastEventId={'1' * 300}") as call:
         await call.ended()
     assert call.status == 422
+
+
+async def test_a_fault_of_ours_does_not_end_the_following(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fault(_: str) -> bool:
+        raise ZeroDivisionError
+
+    async with following(api), called(api) as call:
+        await call.next()
+        with monkeypatch.context() as patched:
+            patched.setattr(api.log, "holds", fault)
+            added = api.log.add(tracked("a"))
+            await asyncio.sleep(0.05)
+        assert (await call.next()).entry_id == added
