@@ -136,7 +136,10 @@ async def _each(task_ids: Sequence[str], told: OnOne, *, seconds: float = _SECON
             task_id = waiting.pop()
             results[task_id] = await told(task_id)
 
-    await asyncio.gather(*(work() for _ in range(_AT_ONCE)))
+    ended = await asyncio.gather(*(work() for _ in range(_AT_ONCE)), return_exceptions=True)
+    for fault in ended:
+        if fault is not None:
+            raise fault
     return results
 
 

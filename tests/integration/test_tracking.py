@@ -250,6 +250,14 @@ async def test_the_list_is_read_in_pages_from_the_newest_on(world: World) -> Non
     assert found == expected
 
 
+async def test_a_key_that_is_no_hash_hides_no_other_one(world: World) -> None:
+    await world.put(event("a", 1), event("b", 1))
+    await world.projector().turn()
+    await world.redis.set(world.keys.execution("b"), "somebody's own string")
+    found = await world.projection.read(["b", "a", "c"])
+    assert [item.get("executionId") for item in found] == [None, "a", None]
+
+
 async def test_what_nothing_can_be_made_of_is_set_aside_and_holds_nobody_up(world: World) -> None:
     await world.redis.set(world.keys.execution("broken"), "somebody's own string")
     await world.redis.xadd(world.keys.stream, {"event": "no json"})
