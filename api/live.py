@@ -21,7 +21,16 @@ import structlog
 from api.errors import Refused, try_again_later
 from executions.adapters.metrics import STREAMS_DROPPED, STREAMS_OPEN
 from executions.errors import StoreUnavailable
-from executions.event_stream import EXPIRED, HEARTBEAT, HELLO, Frame, LogEntry, checked_entry_id, frame_from_entry
+from executions.event_stream import (
+    EXPIRED,
+    HEARTBEAT,
+    HELLO,
+    Frame,
+    LogEntry,
+    checked_entry_id,
+    frame_from_entry,
+    is_after,
+)
 from executions.ports import EventLog
 
 TOO_MANY_STREAMS = "too many streams are open; close some, or try again later"
@@ -274,7 +283,10 @@ class Reader:
         if not await self._live.log.holds(self._position):
             self._position = None
             return b""
-        if len(entries) == _CAUGHT_UP_AT_ONCE:
+        if is_after(self._position, joint.entry_id):
+            # Another replica was faster: from here on we would send again what that one has sent.
+            await self._live.news(self._patience())
+        elif len(entries) == _CAUGHT_UP_AT_ONCE:
             self._position = entries[-1].entry_id
         else:
             self._position = joint.entry_id

@@ -69,7 +69,17 @@ EXPIRED = server_sent("expired", b"{}")
 """The last one of a reader whose sign-in ended: it must sign in again."""
 
 
+def is_after(entry_id: str, other: str) -> bool:
+    """Whether an entry comes after the other one on their stream."""
+    return _order(entry_id) > _order(other)
+
+
 def checked_entry_id(text: str) -> str | None:
     """An id as Redis spells them; None for anything else."""
     found = _ENTRY_ID.fullmatch(text)
     return text if found and max(int(found[1]), int(found[2])) <= _LARGEST else None
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    milliseconds, sequence = entry_id.split("-")
+    return int(milliseconds), int(sequence)

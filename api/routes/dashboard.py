@@ -110,7 +110,9 @@ _AUTH_TOKEN = {
     "schema": {"type": "string"},
     "description": "A Google ID token, where a browser cannot set the header",
 }
-_PARAMETER_REFUSAL = error("A parameter is not usable", cursor=errors.BAD_CURSOR, limit="the parameter 'limit' is …")
+_PARAMETER_REFUSAL = error(
+    "A parameter is not usable", cursor=errors.BAD_CURSOR, limit="the parameter 'limit' is invalid: less_than_equal"
+)
 _Word = Annotated[str | None, Query(min_length=1, max_length=256)]
 
 

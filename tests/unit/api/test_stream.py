@@ -123,6 +123,19 @@ async def test_a_reader_whose_place_is_not_known_begins_anew(api: Api, case: str
         assert names(await taken(call, 1)) == ["next"]
 
 
+async def test_a_reader_that_comes_from_a_faster_replica_gets_nothing_again(api: Api) -> None:
+    api.log.add(tracked("a"))
+    await api.context.live.turn()
+    ids = [api.log.add(tracked(name)) for name in ("b", "c", "d")]
+    async with called(api, after=ids[1]) as call:
+        await asyncio.sleep(0.05)
+        async with following(api):
+            ids.append(api.log.add(tracked("e")))
+            assert [event.entry_id for event in await taken(call, 2)] == ids[2:]
+            await asyncio.sleep(0.05)
+        assert call.waiting == 0
+
+
 async def test_a_reader_from_before_the_first_event_misses_none(api: Api) -> None:
     async with following(api), called(api) as call:
         start = await call.next()
