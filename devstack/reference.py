@@ -31,6 +31,7 @@ from executions.adapters import metrics
 from executions.adapters.settings import Settings
 from executions.conditions import Condition, Reason
 from executions.names import OUR_ERROR_CODES, reason_from_code
+from executions.slices import CATALOGUE, COMPONENTS, EVENT_FIELDS
 
 DOCS = ROOT / "docs"
 MADE = "<!-- Made by `make docs` from the code; do not edit. -->"
@@ -233,7 +234,11 @@ def open_api() -> dict[str, Any]:
     """The document of an API with every route switched on. It connects to nothing."""
     queue = "https://sqs.us-east-1.amazonaws.com/123456789012/tasks"
     settings = Settings.model_construct(
-        env="local", redis_url="redis://localhost", sqs_queue_url=queue, implementation_sqs_queue_url=queue
+        env="local",
+        redis_url="redis://localhost",
+        task_tracking_redis_url="redis://localhost",
+        sqs_queue_url=queue,
+        implementation_sqs_queue_url=queue,
     )
     return create_app(open_context(settings)).openapi()
 
@@ -350,6 +355,33 @@ def alerts_page() -> str:
     )
 
 
+# Summary events
+
+
+def events_page() -> str:
+    """The catalogue of `executions/slices.py`, by component."""
+    return page(
+        "# Summary events",
+        MADE,
+        "Every slice of work ends with one JSON line at level 30, joined across components by `trace_id`: the upstream "
+        "trace id, or the task id where there was none. `alakai trace` puts those of one task together.",
+        table(
+            ["Field", "Says"],
+            [[code(name), prose(says)] for name, says in EVENT_FIELDS.items()],
+        ),
+        *(part for component in COMPONENTS for part in _events_of(component)),
+    )
+
+
+def _events_of(component: str) -> Iterator[str]:
+    yield f"## {component}"
+    yield prose(COMPONENTS[component])
+    for kind_ in (item for item in CATALOGUE if item.component == component):
+        yield f"### {component}: {kind_.name}"
+        yield prose(f"When {kind_.trigger}. Steps: {', '.join(f'`{step}`' for step in kind_.steps)}.")
+        yield table(["`final_status`", "Means"], [[code(name), says] for name, says in kind_.final_statuses.items()])
+
+
 # Command line
 
 
@@ -386,6 +418,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/metrics.md": metrics_page,
     "reference/alerts.md": alerts_page,
     "reference/cli.md": cli_page,
+    "events.md": events_page,
 }
 
 if __name__ == "__main__":

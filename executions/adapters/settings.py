@@ -88,22 +88,29 @@ class Settings(BaseSettings):
     kubernetes_launcher_file: str = ""
     """The same for Kubernetes Jobs: a pod template for each task type (``examples/kubernetes/launcher.yaml``)."""
     task_tracking_redis_stream_key: RedisKey = "task-events:v1"
+    """The stream of lifecycle events."""
     task_tracking_stream_keep: Annotated[int, Field(ge=0)] = 10_000
     """So many of the newest events stay on the stream; older ones go once projector and archiver have them."""
     task_tracking_redis_key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{0,64}$")] = ""
     """Put before ``task-tracking:`` in the names of keys."""
     task_tracking_redis_projector_consumer_group: RedisKey = "task-status-projector"
+    """The group of those that keep the latest state of each execution."""
     task_tracking_redis_archiver_consumer_group: RedisKey = "task-history-archiver"
+    """The group of those that write the archive."""
     task_tracking_redis_consumer_name: RedisKey = "alakai"
     """Each replica puts something of its own behind it."""
     task_tracking_s3_archive_enabled: bool = False
+    """Whether every lifecycle event is written to S3 for good."""
     task_tracking_s3_bucket: str = ""
+    """The archive's bucket; it must exist."""
     task_tracking_s3_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*$")] = (
         "task-tracking"
     )
+    """What the names of the archive's objects begin with."""
     task_tracking_s3_batch_seconds: Seconds = 30
     """An event waits for so long at most, until it is written with others of its project and day."""
     task_tracking_s3_batch_events: Annotated[int, Field(ge=1, le=10_000)] = 500
+    """Events that are written together at most."""
     task_visibility_file: str = ""
     """Path of a file that names the responsible users of projects (``examples/visibility.yaml``); without it every
     person who may sign in sees every execution."""
@@ -137,6 +144,11 @@ class Settings(BaseSettings):
     """How often the workers of one task may claim and report, in the long run; more is answered 429. 0: no limit."""
     task_requests_burst: Annotated[int, Field(ge=1)] = 100
     """How many such requests may come at once."""
+
+    streams_max: Annotated[int, Field(ge=1, le=1_500)] = 800
+    """Streams that may be open at one replica. The default is below what a process may have open as 1,024 files."""
+    person_streams_max: Annotated[int, Field(ge=1, le=1_500)] = 250
+    """The same of one person."""
 
     max_retries: Annotated[int, Field(ge=0, le=100)] = 1
     """Retries per task; the same for controller and API."""
