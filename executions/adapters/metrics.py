@@ -61,6 +61,8 @@ STREAMS_DROPPED = Counter(
     "Readers whose connection was ended: behind (others' events had gone by), stalled (took nothing any more)",
     ("reason",),
 )
+for _reason in ("behind", "stalled"):  # there from the start, so that a rise from nothing is a rise
+    STREAMS_DROPPED.labels(_reason)
 HTTP_SECONDS = Histogram("alakai_http_request_seconds", "Time that requests to the API took", ("route",))
 WORK_QUEUE_WAIT = Histogram(
     "alakai_work_queue_wait_seconds",
@@ -76,6 +78,8 @@ TRACKING_HANDLED = Counter(
 TRACKING_SET_ASIDE = Counter(
     "alakai_tracking_set_aside", "Entries of the tracking stream that nothing could be made of", ("by",)
 )
+for _part in ("projector", "archiver"):
+    TRACKING_SET_ASIDE.labels(_part)
 ARCHIVE_OPEN = Gauge("alakai_archive_open_batches", "Batches of events that S3 does not have yet")
 ARCHIVE_FAILURES = Counter("alakai_archive_failures", "Attempts to store a batch that failed")
 # Of the leader only; see ``forget_leadership``.

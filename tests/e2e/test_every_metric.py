@@ -10,16 +10,18 @@ import math
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from devstack.aws import AwsServer
+from devstack.infra import ensure_bucket, s3_client
 from devstack.kubernetes import ControlPlane
 from devstack.redis import RedisServer
 from executions.adapters import metrics
-from tests.e2e.installation import Installation, Running, message
+from tests.e2e.installation import DEV_USER, Installation, Running, message
 from tests.e2e.test_losses import metrics_of
 from tests.support.fault_proxy import Fault, FaultProxy
 
@@ -51,6 +53,7 @@ SETTINGS = {
 
 
 SEEN_SECONDS = 30.0
+BUCKET = "every-metric"
 
 
 class Pages:
@@ -95,19 +98,37 @@ def proxy(redis_server: RedisServer) -> Iterator[FaultProxy]:
         yield found
 
 
+@pytest.fixture
+def to_s3(aws: AwsServer) -> Iterator[FaultProxy]:
+    with FaultProxy(urlsplit(aws.url).port or 0) as found:
+        yield found
+
+
 @pytest.mark.timeout(180)
 def test_every_metric_is_seen(
-    redis_server: RedisServer, aws: AwsServer, kube: ControlPlane, tmp_path: Path, proxy: FaultProxy
+    redis_server: RedisServer, aws: AwsServer, kube: ControlPlane, tmp_path: Path, proxy: FaultProxy, to_s3: FaultProxy
 ) -> None:
-    to_redis = f"redis://127.0.0.1:{proxy.port}"
-    with Installation(redis_server, aws, kube, tmp_path, REDIS_URL=to_redis, **SETTINGS) as installation:
+    settings = {
+        **SETTINGS,
+        "REDIS_URL": f"redis://127.0.0.1:{proxy.port}",
+        "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{to_s3.port}",
+        "TASK_TRACKING_S3_ARCHIVE_ENABLED": "true",
+        "TASK_TRACKING_S3_BUCKET": BUCKET,
+        "TASK_TRACKING_S3_BATCH_SECONDS": "0.5",
+    }
+    with Installation(redis_server, aws, kube, tmp_path, **settings) as installation:
+        ensure_bucket(s3_client(installation.env), BUCKET)
         # Where its log should lie there is a folder: the local launcher cannot start this one's worker.
         (installation.worker_logs / "refused.1.1.log").mkdir(parents=True)
         controller, api = installation.start_both()
         pages = Pages(installation, controller, api)
+        to_s3.set(Fault.CUT)
         do_what_the_demo_does(installation)
         make_it_a_bad_day(installation)
-        pages.wait_until_seen(but=("alakai_redis_failures", "alakai_work_queue_failures"))
+        headers = {"x-dev-user": DEV_USER}
+        with installation.http.stream("GET", f"{api.url}/dashboard/stream", headers=headers) as reader:
+            assert reader.status_code == 200
+            pages.wait_until_seen(but=("alakai_redis_failures", "alakai_work_queue_failures"))
         proxy.set(Fault.CUT)
         # Something to do for the leader, which it cannot do.
         installation.kubectl("annotate", "execution", "stays", "alakai.dev/done=1")
