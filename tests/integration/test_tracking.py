@@ -27,6 +27,7 @@ from controller.loops.projector import Projector
 from controller.loops.publisher import Publisher
 from controller.loops.stream_reader import StreamReader
 from devstack.aws import AwsServer
+from devstack.kubernetes import ControlPlane
 from devstack.redis import RedisServer
 from executions.adapters.archive_ledger import ArchiveLedger
 from executions.adapters.redis_connection import connect
@@ -411,6 +412,45 @@ async def test_a_bucket_that_is_not_there_stops_the_start(world: World) -> None:
         await missing.check()
     assert await world.archive.read("nothing") is None
     await missing.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (
+            {"TASK_TRACKING_S3_BUCKET": "nobody-made-this"},
+            "controller: the bucket nobody-made-this does not exist; create it or correct TASK_TRACKING_S3_BUCKET\n",
+        ),
+        (
+            {},
+            "controller: TASK_TRACKING_S3_BUCKET is not set; set it to the bucket of the archive, "
+            "or unset TASK_TRACKING_S3_ARCHIVE_ENABLED\n",
+        ),
+    ],
+    ids=["a missing bucket", "no bucket"],
+)
+def test_an_archive_that_cannot_be_stops_the_start_with_one_line(
+    settings: dict[str, str], line: str, redis_server: RedisServer, aws: AwsServer, kube: ControlPlane
+) -> None:
+    environment = {
+        **{name: text for name, text in os.environ.items() if name in ("PATH", "HOME", "LANG")},
+        **aws_environment(aws),
+        "ENV": "local",
+        "REDIS_URL": redis_server.url,
+        "SQS_QUEUE_URL": f"{aws.url}/000000000000/unused",
+        "KUBECONFIG": str(kube.kubeconfig),
+        "TASK_TRACKING_S3_ARCHIVE_ENABLED": "true",
+        **settings,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "controller"],
+        env=environment,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (2, line)
 
 
 # Many at once

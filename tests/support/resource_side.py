@@ -59,11 +59,16 @@ class ResourceSide:
         self.woken: list[str] = []
         self.disowned: list[tuple[str | None, bool]] = []
         """Workers that were parted from their object, and whether that was still there."""
+        self.archive_lacks: set[str] = set()
+        """Tasks whose last step is not in the archive."""
         self._fed = 0
         self.restart(relist=False)
 
     async def _disown(self, attempt: Attempt) -> None:
         self.disowned.append((attempt.worker_id, "task-1" in self.cluster.objects))
+
+    async def _is_archived(self, execution: Execution) -> bool:
+        return execution.task_id not in self.archive_lacks
 
     def restart(self, *, relist: bool = True) -> None:
         """A new process: empty caches, then Kopf's first listing."""
@@ -81,6 +86,7 @@ class ResourceSide:
             on_wish=lambda name: self.operations.add(name),
             wake=self.woken.append,
             disown=self._disown,
+            is_archived=self._is_archived,
         )
         self.operations = ResourceOperations(
             store=self.store,

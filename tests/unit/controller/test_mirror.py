@@ -338,6 +338,28 @@ class TestEnd:
         await side.settle()
         assert side.cluster.calls.count("create task-1") == 1
 
+    async def test_what_is_finished_for_long_enough_stays_until_the_archive_has_it(self) -> None:
+        side = ResourceSide(policy=Policy(finished_ttl_ms=1000))
+        side.archive_lacks.add("task-1")
+        await shown(side, succeeded())
+        side.store.now += 1000
+        side.mirror.add("task-1")
+        await side.settle()
+        assert status(side)["phase"] == "Succeeded"
+        side.archive_lacks.clear()
+        side.store.now += 1
+        await side.resync.once()
+        await side.settle()
+        assert side.cluster.objects == {}
+
+    async def test_what_a_user_deleted_waits_for_no_archive(self) -> None:
+        side = ResourceSide()
+        side.archive_lacks.add("task-1")
+        await shown(side, succeeded())
+        side.cluster.remove("task-1")
+        await side.settle()
+        assert side.cluster.objects == {}
+
     async def test_a_later_attempt_brings_a_removed_resource_back(self) -> None:
         side = ResourceSide(policy=Policy(finished_ttl_ms=1000))
         await shown(side, failed())
