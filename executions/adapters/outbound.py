@@ -23,6 +23,8 @@ _CONNECTIONS = 64
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
 """Where networks without IPv4 reach it (RFC 6052); the last 32 bits are the address that is meant."""
 _UNICAST = ipaddress.IPv6Network("2000::/3")
+_PLATFORMS = tuple(ipaddress.IPv4Network(network) for network in ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24"))
+"""Counted as global by Python (some only by older ones) and yet services of clouds for their machines, or relays."""
 _BUSY_STATUSES = frozenset({408, 409, 423, 425, 429})
 """Of the 4xx, those that ask to come again."""
 
@@ -48,7 +50,7 @@ def is_public(address: str) -> bool:
     """Whether an IP address is one of the public internet: no loopback, link-local, private or translated private."""
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv4Address):
-        return found.is_global and not found.is_multicast
+        return found.is_global and not found.is_multicast and not any(found in network for network in _PLATFORMS)
     if found.ipv4_mapped is not None:
         return is_public(str(found.ipv4_mapped))
     if found in _TRANSLATED:
