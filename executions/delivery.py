@@ -34,13 +34,14 @@ class DeliveryRules:
     refused_tries: int = 8
     """So often a receiver may say that it will not take it: it may be half started, but others must not wait long."""
     jitter: float = 0.25
+    lease_margin_ms: int = 5_000
     at_once: int = 16
     """Deliveries that are under way on one channel."""
 
     @property
     def lease_ms(self) -> int:
         """For how long one that is under way is nobody else's: longer than it can take."""
-        return self.timeout_ms + 5_000
+        return self.timeout_ms + self.lease_margin_ms
 
     def wait_ms(self, failure: NotDelivered, tries: Tries, drawn: float) -> int | None:
         """How long to wait before the next try; None: no more. ``drawn`` is 0 to 1, 0.5 for no jitter.
