@@ -20,7 +20,7 @@ from executions.errors import NotDelivered, StoreUnavailable
 from executions.notification import notification_from_text
 from executions.ports import Channel
 
-_LOOK_SECONDS = 5.0
+_LOOK_SECONDS = 2.0
 """Others may put something into the line too: whoever leads besides us, and ``alakai notifications redrive``."""
 _PAUSE_SECONDS = 1.0
 _log = structlog.get_logger(__name__)

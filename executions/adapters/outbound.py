@@ -106,6 +106,8 @@ class Outbound:
             if isinstance(error.os_error, PermissionError):
                 raise NotDelivered(f"{error.host} is not at a public address", is_refusal=True) from None
             raise NotDelivered(f"{error.host} cannot be reached ({type(error.os_error).__name__})") from None
+        except aiohttp.InvalidURL:
+            raise NotDelivered("the URL cannot be sent to", is_refusal=True) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise NotDelivered(f"the connection failed ({type(error).__name__})") from None
 

@@ -85,8 +85,7 @@ class FlakyWebhook(Server):
                 case 1:
                     return web.Response(status=503, headers={"Retry-After": "0.05"})
                 case 2:
-                    await asyncio.sleep(self._hangs_seconds)
-                    return web.Response(status=504)
+                    return await self.hang()
                 case 3:
                     return cut(request)
                 case 4:
@@ -98,6 +97,11 @@ class FlakyWebhook(Server):
         else:
             await self._take(request, body)
         return web.Response(status=204)
+
+    async def hang(self) -> web.Response:
+        """Longer than anybody waits."""
+        await asyncio.sleep(self._hangs_seconds)
+        return web.Response(status=504)
 
     async def _take(self, request: web.Request, body: bytes) -> None:
         document: dict[str, Any] = await request.json()
