@@ -15,6 +15,7 @@ import typer
 from cli import dlq as dlq_command
 from cli import explain as explain_command
 from cli import hold as hold_command
+from cli import notifications as notifications_command
 from cli import retry as retry_command
 from cli import seed as seed_command
 from cli import send as send_command
@@ -109,6 +110,23 @@ def dlq_redrive(
 ) -> None:
     """Send dead letters that are tasks back to the queue; what was done already does nothing."""
     _run(lambda: dlq_command.redrive(everything=everything))
+
+
+notifications = typer.Typer(no_args_is_help=True, help="Notifications of outcomes that could not be delivered.")
+app.add_typer(notifications, name="notifications")
+_Channel = Annotated[str | None, typer.Option(help="webhook, callback, slack or github; all when absent.")]
+
+
+@notifications.command("dead")
+def notifications_dead(channel: _Channel = None) -> None:
+    """Show each one that was given up, with the reason."""
+    _run(lambda: notifications_command.show(channel))
+
+
+@notifications.command("redrive")
+def notifications_redrive(channel: _Channel = None) -> None:
+    """Put those that were given up into the outbox again; receivers know a repeat by its key."""
+    _run(lambda: notifications_command.redrive(channel))
 
 
 @app.command()

@@ -13,6 +13,7 @@ import redis
 
 from devstack.aws import AwsServer
 from devstack.kubernetes import ControlPlane
+from devstack.ports import free_port
 from devstack.redis import RedisServer
 from tests.e2e.installation import Installation, message
 
@@ -23,8 +24,18 @@ NOT_TRIED = frozenset({"quit", "reset", "shutdown", "monitor", "subscribe", "psu
 OF_A_CONNECTION = frozenset({"hello", "auth", "multi", "exec", "client|setname"})
 RARE = frozenset(
     {
-        *("eval", "persist", "pexpire", "script|load", "wait", "zrank", "zremrangebyscore", "zrevrangebyscore"),
-        *("xtrim", "xclaim", "xgroup|delconsumer", "xinfo|consumers"),
+        *(
+            "eval",
+            "persist",
+            "pexpire",
+            "script|exists",
+            "script|load",
+            "wait",
+            "zrank",
+            "zremrangebyscore",
+            "zrevrangebyscore",
+        ),
+        *("xtrim", "xclaim", "xgroup|delconsumer", "xgroup|destroy", "xinfo|consumers"),
     }
 )
 """Of a rebuild, a breaker, a long feed; that they are used at all is seen in the code."""
@@ -54,6 +65,17 @@ def url_of_user(guarded: RedisServer) -> str:
     return f"redis://alakai:{PASSWORD}@localhost:{guarded.port}"
 
 
+def told_to_nobody(folder: Path) -> Path:
+    """A notification file whose webhook nobody listens to."""
+    (folder / "secret").write_text("a-secret-of-the-webhook")
+    path = folder / "notifications.yaml"
+    path.write_text(
+        f"webhook: {{url: 'http://127.0.0.1:{free_port()}/', secretFile: secret}}\n"
+        "delivery: {firstWaitSeconds: 0.1, giveUpAfterSeconds: 0.5}\n"
+    )
+    return path
+
+
 def granted() -> set[str]:
     return {rule[1:] for rule in rules("x") if rule.startswith("+")}
 
@@ -67,7 +89,11 @@ def test_the_user_is_enough_for_all_that_is_done(
         admin.execute_command("CONFIG", "RESETSTAT")
         installation.env["REDIS_URL"] = url_of_user(guarded)
         controller, _ = installation.start_both(
-            SLOTS_TOTAL="5", MAX_RETRIES="2", RETRY_DELAYS_SECONDS="0.5", LOCAL_WORKER="succeed"
+            NOTIFICATIONS_FILE=str(told_to_nobody(tmp_path)),
+            SLOTS_TOTAL="5",
+            MAX_RETRIES="2",
+            RETRY_DELAYS_SECONDS="0.5",
+            LOCAL_WORKER="succeed",
         )
         installation.send(
             message("works"),
@@ -88,6 +114,10 @@ def test_the_user_is_enough_for_all_that_is_done(
         installation.alakai_says("hold", "--reason", "a test")
         installation.alakai_says("resume")
         assert "Succeeded" in installation.alakai_says("explain", "works")
+        installation.wait_until(
+            lambda: "cannot be reached" in installation.alakai_says("notifications", "dead"), 30, "one is given up"
+        )
+        assert "put into the outbox again" in installation.alakai_says("notifications", "redrive")
         # By hand in Redis, by hand in Kubernetes, a new leader, and a Redis that lost everything.
         admin.delete(f"{installation.prefix}:works")
         installation.wait_until(lambda: installation.resource("works") is None, 30, "its resource goes")
@@ -141,6 +171,6 @@ def test_the_user_may_do_nothing_else(guarded: RedisServer, admin: redis.Redis) 
 def test_what_is_granted_for_rare_occasions_is_used_in_the_code() -> None:
     adapters = FILE.parents[2] / "executions" / "adapters"
     text = "".join(path.read_text() for path in adapters.iterdir() if path.suffix in (".py", ".lua")).lower()
-    for name in RARE - {"script|load"}:  # redis-py loads a script that Redis does not know
+    for name in RARE - {"script|exists", "script|load"}:  # redis-py does it with scripts that Redis may not know
         method = name.replace("|", "_")
         assert f"'{name}'" in text or f'"{name}"' in text or f".{method}(" in text, name

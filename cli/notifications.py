@@ -1,0 +1,43 @@
+"""``alakai notifications``: what could not be told and why, and how it gets back into the outbox."""
+
+from __future__ import annotations
+
+import asyncio
+
+from cli.store import with_store
+from executions.adapters.notification_outbox import Dead, NotificationOutbox
+from executions.adapters.redis_store import RedisStore
+from executions.moment import iso_from_ms
+
+
+def show(channel: str | None) -> None:
+    """Print the dead ones. Raises InvalidSettings, StoreUnavailable."""
+
+    async def act(store: RedisStore) -> list[Dead]:
+        return await _dead(_outbox(store), channel)
+
+    found = asyncio.run(with_store(act))
+    for item in found:
+        print(f"{iso_from_ms(item.at_ms)}  {item.channel}  {item.task_id}  {item.tries} tries  {item.reason}")
+    print(f"{len(found)} notifications were given up" if found else "no notification was given up")
+
+
+def redrive(channel: str | None) -> None:
+    """Put them into the outbox again; the leader tells them. Raises InvalidSettings, StoreUnavailable."""
+
+    async def act(store: RedisStore) -> int:
+        outbox = _outbox(store)
+        done = [await outbox.redrive(item) for item in await _dead(outbox, channel)]
+        return sum(done)
+
+    print(f"{asyncio.run(with_store(act))} put into the outbox again")
+
+
+async def _dead(outbox: NotificationOutbox, channel: str | None) -> list[Dead]:
+    """Of a channel, by its name or by what stands before the colon, or of all."""
+    names = [name for name in await outbox.channels() if channel in (None, name, name.partition(":")[0])]
+    return [item for name in names for item in await outbox.dead(name)]
+
+
+def _outbox(store: RedisStore) -> NotificationOutbox:
+    return NotificationOutbox(store.redis, store.keys.prefix)
