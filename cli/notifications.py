@@ -14,7 +14,7 @@ def show(channel: str | None) -> None:
     """Print the dead ones. Raises InvalidSettings, StoreUnavailable."""
 
     async def act(store: RedisStore) -> list[Dead]:
-        return await _dead(_outbox(store), channel)
+        return await dead_of(_outbox(store), channel)
 
     found = asyncio.run(with_store(act))
     for item in found:
@@ -27,13 +27,13 @@ def redrive(channel: str | None) -> None:
 
     async def act(store: RedisStore) -> int:
         outbox = _outbox(store)
-        done = [await outbox.redrive(item) for item in await _dead(outbox, channel)]
+        done = [await outbox.redrive(item) for item in await dead_of(outbox, channel)]
         return sum(done)
 
     print(f"{asyncio.run(with_store(act))} put into the outbox again")
 
 
-async def _dead(outbox: NotificationOutbox, channel: str | None) -> list[Dead]:
+async def dead_of(outbox: NotificationOutbox, channel: str | None) -> list[Dead]:
     """Of a channel, by its name or by what stands before the colon, or of all."""
     names = [name for name in await outbox.channels() if channel in (None, name, name.partition(":")[0])]
     return [item for name in names for item in await outbox.dead(name)]

@@ -28,7 +28,7 @@ class DeliveryRules:
     timeout_ms: int = 10_000
     first_wait_ms: int = 1_000
     """Doubles with each further try."""
-    longest_wait_ms: int = 300_000
+    longest_wait_ms: int = 60_000
     give_up_ms: int = 86_400_000
     """So old a notification is tried no more."""
     refused_tries: int = 8

@@ -76,7 +76,7 @@ def _next_by_itself(execution: Execution) -> str | None:
 
 
 def _shown(attempt: Attempt) -> dict[str, Any]:
-    return {"attempt": attempt.number, "status": attempt.status.value, "errorCode": attempt.error_code}
+    return {"attempt": attempt.number, "status": attempt.status.value, "errorCode": _cut(attempt.error_code)}
 
 
 def _callbacks(attempts: tuple[Attempt, ...]) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def notification_of(
         "errorMessage": outcome.get("message"),
         "pullRequests": [url for url in event.get("prLinks") or () if _LINK.fullmatch(url)],
         "next": next_step,
-        "earlierAttempts": [{**item, "errorCode": _cut(item["errorCode"])} for item in outcome["earlier"]],
+        "earlierAttempts": outcome["earlier"],
     }
     return Notification(event_id, (occurred_ms, sequence), event["taskId"], document, outcome["callbacks"])
 

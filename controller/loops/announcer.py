@@ -62,14 +62,19 @@ class Announcer:
     def _notification(self, entry: FeedEntry) -> Notification | None:
         if entry.outcome is None or entry.event is None:
             return None
-        return notification_of(
-            entry.outcome,
-            entry.event,
-            event_id=entry.event_id,
-            sequence=entry.sequence,
-            occurred_ms=entry.occurred_ms,
-            policy=self._policy,
-        )
+        try:
+            return notification_of(
+                entry.outcome,
+                entry.event,
+                event_id=entry.event_id,
+                sequence=entry.sequence,
+                occurred_ms=entry.occurred_ms,
+                policy=self._policy,
+            )
+        except (KeyError, TypeError, ValueError):
+            # One entry of another version's shape must not keep all that follow from being told.
+            _log.exception("An outcome cannot be told", task_id=entry.task_id)
+            return None
 
     def _concerned(self, notification: Notification) -> list[str]:
         names = [channel.name for channel in self._channels if channel.concerns(notification)]

@@ -62,7 +62,7 @@ class DeliverySection(StrictModel):
 
     timeout_seconds: Annotated[float, Field(gt=0, le=120, allow_inf_nan=False)] = 10
     first_wait_seconds: _Seconds = 1
-    longest_wait_seconds: _Seconds = 300
+    longest_wait_seconds: _Seconds = 60
     give_up_after_seconds: _Seconds = 86_400
     refused_tries: Annotated[int, Field(ge=1, le=1000)] = 8
     at_once: Annotated[int, Field(ge=1, le=64)] = 16

@@ -60,7 +60,10 @@ def is_public(address: str) -> bool:
 
 
 def place_of(text: str, *, permits_http: bool = False) -> str:
-    """``host:port`` of an URL that we would send to. Raises ValueError with what is wrong with it."""
+    """``host:port`` of an URL that we would send to. Raises ValueError with what is wrong with it.
+
+    Read by what aiohttp itself reads URLs with: two parsers that differ are how a host passes for another one.
+    """
     try:
         url = URL(text)
         host, port = url.host, url.port

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
+from cli.notifications import dead_of
 from controller.loops.announcer import Announcer
 from executions.adapters.notification_outbox import DEAD_KEPT, NotificationOutbox, Taken
 from executions.adapters.redis_feed import FeedCursor, RedisFeed
@@ -127,6 +128,16 @@ async def test_one_that_is_given_up_is_kept_with_its_reason_and_the_next_goes_on
     await outbox.told(back)
     standing = await outbox.standing("a")
     assert (standing.tasks, standing.oldest_ms, standing.dead) == (0, None, 0)
+
+
+async def test_the_dead_of_one_kind_of_channel_are_found(outbox: NotificationOutbox) -> None:
+    for channel in ("webhook", "callback:a.example:443", "callback:b.example:443"):
+        await outbox.put(notification(channel.replace(":", "."), 1), [channel])
+        (taken,) = await take(outbox, channel)
+        await outbox.give_up(taken, "x")
+    assert len(await dead_of(outbox, None)) == 3
+    assert len(await dead_of(outbox, "callback")) == 2
+    assert len(await dead_of(outbox, "callback:a.example:443")) == 1
 
 
 async def test_the_list_of_the_dead_has_an_end(
@@ -281,6 +292,19 @@ async def test_the_feed_keeps_nothing_for_it_once_it_is_switched_off(redis_store
     await cursor.drop()
     await mirror.trim()
     assert await redis_store.redis.xlen(f"{prefix}/feed") < 150
+
+
+async def test_an_outcome_that_nothing_can_be_made_of_holds_nobody_up(
+    outbox: NotificationOutbox, redis_store: RedisStore, prefix: str
+) -> None:
+    change = (
+        b'{"task_id":"one","incarnation":"i","sequence":1,"attempt":1,"transition":"failed","occurred_ms":1,'
+        b'"event":{},"outcome":{}}'
+    )
+    await redis_store.redis.xadd(f"{prefix}/feed", {"change": change})
+    await finished(redis_store, "two")
+    await announcer(redis_store.redis, prefix).turn()
+    assert [item.task_id for item in await take(outbox)] == ["two"]
 
 
 async def test_an_entry_of_a_newer_version_is_read(

@@ -28,7 +28,8 @@ from executions.adapters.slack_channel import SlackChannel
 from executions.adapters.told_messages import ToldMessages
 from executions.adapters.webhook_channel import CallbackChannel, WebhookChannel
 from executions.delivery import DeliveryRules
-from executions.errors import NotDelivered
+from executions.errors import NotDelivered, StoreUnavailable
+from executions.notification import Notification
 from executions.ports import Channel
 from executions.record import Execution
 from executions.submission import submit
@@ -164,6 +165,37 @@ async def test_a_flaky_webhook_gets_each_outcome_in_order_although_leaders_are_r
     bodies = Counter((item.key, item.body) for item in receiver.taken)
     assert len(bodies) == TASKS * ATTEMPTS, "and the same body"
     assert await site.outbox.dead("webhook") == []
+
+
+async def test_two_leaders_at_once_tell_nothing_twice_and_nothing_out_of_order(
+    site: Site, servers: AsyncExitStack
+) -> None:
+    receiver = await started(servers, FlakyWebhook())
+    async with site.leader(site.webhook(receiver)), site.leader(site.webhook(receiver)):
+        for number in range(20):
+            await finished(site.store, f"task-{number}", attempts=2)
+        await until(lambda: len(receiver.taken) >= 40, seconds=10)
+        await until(lambda: site.is_told("webhook"))
+    assert set(map(tuple, steps(receiver.taken).values())) == {(1, 2)}
+
+
+async def test_a_delivery_that_could_not_be_written_down_is_made_once_more_with_the_same_key(
+    site: Site, servers: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver = await started(servers, FlakyWebhook())
+    told = NotificationOutbox.told
+
+    async def cut_off(self: NotificationOutbox, taken: Any) -> None:
+        if len(receiver.taken) == 1:
+            raise StoreUnavailable("Redis is away")
+        await told(self, taken)
+
+    monkeypatch.setattr(NotificationOutbox, "told", cut_off)
+    async with site.leader(site.webhook(receiver)):
+        await finished(site.store, "one", attempts=2)
+        await until(lambda: len(receiver.taken) == 3)
+    assert steps(receiver.taken) == {"one": [1, 1, 2]}
+    assert receiver.taken[0].key == receiver.taken[1].key
 
 
 async def test_the_signature_is_verified_as_the_page_says(
@@ -337,6 +369,11 @@ async def test_a_comment_that_was_removed_is_made_anew_and_an_older_outcome_chan
         assert len(github.comments) == 1
     writes = [item for item in github.requests if item[0] != "GET"]
     assert [method for method, _ in writes] == ["POST", "PATCH", "POST"]
+    callbacks = {"github": {"repo": "my-org/my-repo", "issueNumber": 1}}
+    old = Notification("old", (1, 1), "one", {"executionId": "one"}, callbacks)
+    asked = len(github.requests)
+    await channel.deliver(old, now_ms=NOW_MS)
+    assert len(github.requests) == asked, "one that comes late, after it was given up, would turn the clock back"
 
 
 async def test_a_rate_limit_pauses_all_of_github_and_nothing_is_lost(site: Site, servers: AsyncExitStack) -> None:
