@@ -18,8 +18,9 @@ from api.context import open_context
 from api.dependencies import Context
 from api.main import create_app
 from api.probes import Health
-from executions.adapters.logging import configure_logging
+from executions.adapters.logging import also_trace, configure_logging
 from executions.adapters.metrics import serve_metrics, tell_build
+from executions.adapters.otel import open_tracing
 from executions.adapters.settings import Settings, settings_from_environment
 from executions.errors import InvalidSettings
 
@@ -49,6 +50,7 @@ def main() -> int:
     try:
         settings = settings_from_environment()
         configure_logging(settings)
+        also_trace(open_tracing("alakai-core"))
         context = open_context(settings)
         listener = _listener(settings)
         tell_build("api")

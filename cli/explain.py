@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
+from cli.output import Output, show_document
+from cli.resources import named
 from cli.store import with_store
 from executions.adapters.redis_store import RedisStore
 from executions.adapters.settings import settings_from_environment
+from executions.cluster import ClusterError
 from executions.errors import AlakaiError
 from executions.explanation import Surroundings, explain
 from executions.index import Index
-from executions.names import checked_task_id
+from executions.names import checked_task_id, is_hashed_name
 from executions.record import Execution
 
 _HOLDERS_READ = 1000
@@ -20,25 +23,40 @@ class NotFound(AlakaiError):
     """There is no record of the task."""
 
 
-def run(task_id: str) -> None:
+def run(name: str, output: Output) -> None:
     """Print it. Raises InvalidTask, InvalidSettings, NotFound, StoreUnavailable, RecordUnreadable."""
-    checked_task_id(task_id)
     policy = settings_from_environment().policy
 
     async def look(store: RedisStore) -> tuple[Execution, Surroundings]:
-        execution = (await store.read(task_id)).execution
-        if execution is None:
-            raise NotFound(f"no record of {task_id} under {store.keys.prefix}: check the id and REDIS_URL")
+        execution = await _found(store, name)
         around = Surroundings(
             hold=await store.held(),
             breakers=await store.breakers(),
             standing=await store.standing(),
             holders=await store.members(Index.LIVE, limit=_HOLDERS_READ),
+            now_ms=await store.now_ms(),
         )
         return execution, around
 
     execution, around = asyncio.run(with_store(look))
     lines = list(explain(execution, policy, around))
-    width = max(len(name) for name, _ in lines)
-    for name, text in lines:
-        print(f"{name:{width}}  {text}")
+    if output in (Output.JSON, Output.YAML):
+        show_document([{"what": what.strip(), "text": text} for what, text in lines], output)
+        return
+    width = max(len(what) for what, _ in lines)
+    for what, text in lines:
+        print(f"{what:{width}}  {text}")
+
+
+async def _found(store: RedisStore, name: str) -> Execution:
+    """By the task's id, or by the name of its resource where that is another one."""
+    execution = (await store.read(checked_task_id(name))).execution
+    if execution is None and is_hashed_name(name):
+        try:
+            task_id = (await named(name))["spec"].get("taskId")
+        except ClusterError:
+            task_id = None
+        execution = (await store.read(checked_task_id(task_id))).execution if task_id else None
+    if execution is None:
+        raise NotFound(f"no record of {name} under {store.keys.prefix}: check the id and REDIS_URL")
+    return execution

@@ -1,33 +1,71 @@
-"""``alakai``: seed, send and retry executions from a terminal. Each command is one module beside this one.
+"""``alakai``: executions from a terminal, also found as ``kubectl executions``. A module beside this one per command.
 
 Errors are one line on standard error with the remedy, and exit code 1.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, TypeVar
 
+import structlog
 import typer
 
+from cli import archive as archive_command
+from cli import control as control_command
 from cli import dlq as dlq_command
+from cli import doctor as doctor_command
 from cli import explain as explain_command
+from cli import fsck as fsck_command
+from cli import get as get_command
 from cli import hold as hold_command
 from cli import notifications as notifications_command
-from cli import retry as retry_command
+from cli import prune as prune_command
+from cli import rebuild as rebuild_command
 from cli import seed as seed_command
 from cli import send as send_command
+from cli import trace as trace_command
+from cli.api import Api
+from cli.output import Output
+from cli.resources import Filter
 from executions.errors import AlakaiError
 
+T = TypeVar("T")
 app = typer.Typer(
-    name="alakai", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, help=__doc__
+    name="alakai",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    help="Executions of Alakai: show, explain, steer, compare, mend.",
 )
 
 _FromEnv = Annotated[
     bool, typer.Option("--from-env", help="Take what is not given from environment variables (used by make).")
 ]
+
+
+_Output = Annotated[Output, typer.Option("-o", "--output", help="How to show it.")]
+_CoreUrl = Annotated[str | None, typer.Option(help="Where the API listens; the variable core_url when absent.")]
+_DevUser = Annotated[str | None, typer.Option(help="E-mail for the ENV=local sign-in; the variable dev_user.")]
+_AuthToken = Annotated[
+    str | None, typer.Option(help="Google ID token; better given as the variable auth_token.", show_default=False)
+]
+_Phase = Annotated[str | None, typer.Option(help="Only those in this phase, for example Failed.")]
+_Type = Annotated[str | None, typer.Option("--type", help="Only those of this task type.")]
+_Project = Annotated[str | None, typer.Option(help="Only those of this project, owner/repo.")]
+_Reason = Annotated[str | None, typer.Option(help="Only those with this reason, for example SlotUnavailable.")]
+
+
+@app.callback()
+def _quietly() -> None:
+    """What modules log on the way is no part of an answer: warnings go to standard error."""
+    structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+    )
 
 
 def _env(name: str) -> str | None:
@@ -74,9 +112,12 @@ def send(
 
 
 @app.command()
-def explain(task_id: Annotated[str, typer.Argument(help="The execution's task id.")]) -> None:
-    """Say where a task stands and why, what happens next, and what was seen of its workers."""
-    _run(lambda: explain_command.run(task_id))
+def explain(
+    name: Annotated[str, typer.Argument(help="The execution's task id, or its name in the cluster.")],
+    output: _Output = Output.TABLE,
+) -> None:
+    """Say where a task stands and why, what happens next and when, and what was seen of its workers."""
+    _run(lambda: explain_command.run(name, output))
 
 
 @app.command()
@@ -92,6 +133,130 @@ def hold(
 def resume() -> None:
     """End the hold: what waited begins within a second."""
     _run(hold_command.resume)
+
+
+@app.command()
+def get(
+    name: Annotated[str | None, typer.Argument(help="One execution, by name or task id; all when absent.")] = None,
+    phase: _Phase = None,
+    task_type: _Type = None,
+    project: _Project = None,
+    reason: _Reason = None,
+    output: _Output = Output.TABLE,
+) -> None:
+    """Show executions, as the cluster has them."""
+    _run(lambda: get_command.run(name, Filter(phase, task_type, project, reason), output))
+
+
+@app.command()
+def watch(
+    phase: _Phase = None,
+    task_type: _Type = None,
+    project: _Project = None,
+    reason: _Reason = None,
+    wide: Annotated[bool, typer.Option("--wide", help="Project, launcher and worker too.")] = False,
+) -> None:
+    """Show the newest executions in a table that follows them, until Ctrl-C."""
+    _run(lambda: get_command.watch(Filter(phase, task_type, project, reason), wide=wide))
+
+
+@app.command()
+def trace(
+    trace_id: Annotated[str, typer.Argument(help="A trace id, or a task id.")],
+    sources: Annotated[list[str] | None, typer.Argument(help="Log files or folders; - is standard input.")] = None,
+    output: _Output = Output.TABLE,
+) -> None:
+    """Show every slice of work of one trace, in order, from logs of API, controller and workers."""
+    _run(lambda: trace_command.run(trace_id, sources or [], output))
+
+
+@app.command()
+def cancel(
+    task_id: Annotated[str, typer.Argument()],
+    reason: Annotated[str, typer.Option(help="Why; it is kept with the execution.")] = "no reason was given",
+    core_url: _CoreUrl = None,
+    dev_user: _DevUser = None,
+    auth_token: _AuthToken = None,
+) -> None:
+    """Stop the live worker and drop a scheduled retry, through the API."""
+    _run(lambda: control_command.act(_api(core_url, dev_user, auth_token), task_id, "cancel", {"reason": reason}))
+
+
+@app.command()
+def done(
+    task_id: Annotated[str, typer.Argument()],
+    reason: Annotated[str, typer.Option(help="Why; it is kept with the execution.")] = "no reason was given",
+    core_url: _CoreUrl = None,
+    dev_user: _DevUser = None,
+    auth_token: _AuthToken = None,
+) -> None:
+    """Drop a scheduled retry and leave a live worker alone, through the API."""
+    _run(lambda: control_command.act(_api(core_url, dev_user, auth_token), task_id, "done", {"reason": reason}))
+
+
+@app.command()
+def assign(
+    task_id: Annotated[str, typer.Argument()],
+    assignee: Annotated[str, typer.Argument(help="Who takes it over.")],
+    core_url: _CoreUrl = None,
+    dev_user: _DevUser = None,
+    auth_token: _AuthToken = None,
+) -> None:
+    """Give an execution to somebody else, whose attempt begins at once, through the API."""
+    _run(lambda: control_command.act(_api(core_url, dev_user, auth_token), task_id, "assign", {"assignee": assignee}))
+
+
+@app.command()
+def fsck(
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what does not fit together.")] = False,
+    settle_seconds: Annotated[float, typer.Option(help="Between the two looks that must agree.", min=0)] = 5.0,
+    output: _Output = Output.TABLE,
+) -> None:
+    """Compare records, lists, resources, workers, dashboard and archive. Exit: 0 good, 1 repaired, 4 found or left."""
+    code = _run(lambda: fsck_command.run(repair=repair, settle_seconds=settle_seconds, output=output))
+    raise typer.Exit(code)
+
+
+@app.command()
+def rebuild() -> None:
+    """Make the dashboard's rows anew from the records."""
+    _run(rebuild_command.run)
+
+
+@app.command()
+def doctor(core_url: _CoreUrl = None, output: _Output = Output.TABLE) -> None:
+    """Look whether everything is there that an installation needs, and say what to do where it is not."""
+    if not _run(lambda: doctor_command.run(core_url, output)):
+        raise typer.Exit(1)
+
+
+@app.command()
+def prune(
+    archived_before: Annotated[str, typer.Option(help="A day (UTC), for example 2026-03-15.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Remove records that were finished before a day and whose events are all in the archive."""
+    _run(lambda: prune_command.run(archived_before, dry_run=dry_run))
+
+
+archive = typer.Typer(no_args_is_help=True, help="The archive of lifecycle events in S3.")
+app.add_typer(archive, name="archive")
+
+
+@archive.command("read")
+def archive_read(
+    wanted: Annotated[str, typer.Argument(help="A task id or an execution id.")],
+    project: Annotated[str | None, typer.Option(help="Look only there, when Redis does not know where.")] = None,
+    output: _Output = Output.TABLE,
+) -> None:
+    """Show the history of a task, from S3."""
+    _run(lambda: archive_command.read(wanted, project, output))
+
+
+@archive.command("verify")
+def archive_verify() -> None:
+    """Compare every object with its receipt."""
+    _run(archive_command.verify)
 
 
 dlq = typer.Typer(no_args_is_help=True, help="The dead letters of the queue of SQS_QUEUE_URL.")
@@ -132,26 +297,34 @@ def notifications_redrive(channel: _Channel = None) -> None:
 @app.command()
 def retry(
     task_id: Annotated[str | None, typer.Argument(help="The execution's task id.")] = None,
-    core_url: Annotated[str | None, typer.Option(help="Where the API listens.")] = None,
-    dev_user: Annotated[str | None, typer.Option(help="E-mail for the ENV=local sign-in.")] = None,
-    auth_token: Annotated[
-        str | None, typer.Option(help="Google ID token; better given as the variable auth_token.", show_default=False)
-    ] = None,
+    core_url: _CoreUrl = None,
+    dev_user: _DevUser = None,
+    auth_token: _AuthToken = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
     from_env: _FromEnv = False,
 ) -> None:
     """Retry a failed execution through the API."""
     given = {"task_id": task_id, "core_url": core_url, "dev_user": dev_user, "auth_token": auth_token}
     values = {name: value or (_env(name) if from_env else None) for name, value in given.items()}
-    _run(lambda: retry_command.run(values, dry_run=dry_run))
+    _run(lambda: control_command.retry(values, dry_run=dry_run))
 
 
-def _run(command: Callable[[], None]) -> None:
+def _api(core_url: str | None, dev_user: str | None, auth_token: str | None) -> Api:
+    return Api.of(
+        core_url or _env("core_url"),
+        dev_user=dev_user or _env("dev_user"),
+        auth_token=auth_token or _env("auth_token"),
+    )
+
+
+def _run(command: Callable[[], T]) -> T:
     try:
-        command()
+        return command()
     except AlakaiError as error:
         sys.stderr.write(f"alakai: {error}\n")
         raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
 
 
 if __name__ == "__main__":

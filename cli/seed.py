@@ -11,14 +11,10 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
-from executions.adapters.redis_connection import connect
 from executions.adapters.redis_epoch import create_epoch_if_untouched
 from executions.adapters.redis_store import open_store
 from executions.adapters.settings import Settings, settings_from_environment
-from executions.adapters.tracking_keys import TrackingKeys
-from executions.adapters.tracking_projection import TrackingProjection
+from executions.adapters.task_tracking import open_tracking
 from executions.adapters.visibility_file import visibility_from
 from executions.answer import Answer, Decision, Reply, changed
 from executions.errors import InvalidTask, StoreUnavailable
@@ -27,7 +23,7 @@ from executions.operations.transact import transact
 from executions.ports import Snapshot
 from executions.record import Attempt, Execution, State, Status
 from executions.task import Task, task_from_document
-from executions.tracking import document_of, event_from_text, followed
+from executions.tracking import told_event
 
 
 def run(values: Mapping[str, str | None]) -> None:
@@ -87,22 +83,15 @@ async def _write(settings: Settings, task: Task, attempt: int) -> None:
 
 async def _project(settings: Settings, seeded: Snapshot) -> None:
     """The dashboard's row too, which is otherwise made when a controller comes to it: that may not run yet."""
-    execution = seeded.execution
-    if execution is None or execution.state.told_event is None:
+    visibility = visibility_from(settings.task_visibility_file)
+    event = told_event(seeded.execution, visibility) if seeded.execution is not None else None
+    if event is None:
         return
-    users = visibility_from(settings.task_visibility_file).responsible_users(followed(execution)["project"])
-    document = document_of(
-        followed(execution),
-        event_id=execution.state.told_event,
-        occurred_ms=execution.latest.finished_at or seeded.now_ms,
-        responsible_users=users,
-    )
-    redis = connect(settings.task_tracking_redis_url, url_file=settings.task_tracking_redis_url_file)
-    keys = TrackingKeys(settings.task_tracking_redis_stream_key, settings.task_tracking_redis_key_prefix)
+    tracking = open_tracking(settings)
     try:
-        await TrackingProjection(redis, keys).apply([event_from_text(orjson.dumps(document))])
+        await tracking.projection.apply([event])
     finally:
-        await redis.aclose()
+        await tracking.close()
 
 
 def _failed(seen: Snapshot, task: Task, number: int) -> Decision:

@@ -10,7 +10,8 @@ import structlog
 
 from controller.alone import PARTS, run_alone
 from controller.app import App
-from executions.adapters.logging import configure_logging
+from executions.adapters.logging import also_trace, configure_logging
+from executions.adapters.otel import open_tracing
 from executions.adapters.settings import settings_from_environment
 from executions.errors import InvalidSettings
 
@@ -25,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = settings_from_environment()
         configure_logging(settings)
+        also_trace(open_tracing("alakai-orchestrator"))
         if part is not None:
             asyncio.run(run_alone(settings, part))
         else:

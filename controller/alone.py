@@ -31,7 +31,7 @@ async def run_alone(settings: Settings, part: str) -> None:
     if work is None:
         raise InvalidSettings(f"the {part} is switched off; set TASK_TRACKING_S3_ARCHIVE_ENABLED=true")
     await tracking.check()
-    probes = Probes(tracking.stream.ping)
+    probes = Probes(tracking.opened.stream.ping)
     probes.trust(True)
     port = serve_probes(probes, settings.controller_port)
     tell_build(part)

@@ -60,7 +60,7 @@ class EpochGuard:
     store: RedisStore
     copy: EpochCopy
     on_answer: Callable[[bool], None] = lambda _: None
-    """Told after each comparison whether Redis is served."""
+    """Told after each comparison whether Redis is served; it is not while it does not answer."""
     trust: Trust = Trust.UNDECIDED
     copied: str | None = None
     """The copy's epoch when it was last read."""
@@ -73,17 +73,24 @@ class EpochGuard:
 
     async def run(self, interval_seconds: float) -> None:
         """Compare for ever; logs each change of the answer with its remedy."""
+        has_answered = True
         while True:
-            before = self.trust
+            before, answered_before = self.trust, has_answered
             try:
-                self.trust = await self.compare()
+                self.trust, has_answered = await self.compare(), True
             except AlakaiError as error:
-                _log.warning("Redis could not be asked for its epoch", reason=str(error))
-            self.on_answer(self.is_served)
+                has_answered = False
+                if answered_before:
+                    _log.warning("Redis could not be asked for its epoch", reason=str(error))
+            # What was known of a Redis that is away is no reason to call it served: the alert on it would never fire.
+            is_served = has_answered and self.is_served
+            self.on_answer(is_served)
             self.has_compared.set()
             if self.trust is not before:
                 self._tell()
-            await asyncio.sleep(interval_seconds if self.is_served else min(interval_seconds, 1.0))
+            elif has_answered and not answered_before:
+                _log.info("Redis answers again", epoch=self.store.epoch)
+            await asyncio.sleep(interval_seconds if is_served else min(interval_seconds, 1.0))
 
     async def begin(self, epoch: str) -> None:
         """Serve this Redis under a new epoch, after a rebuild. Raises StoreUnavailable and the copy's errors.

@@ -19,15 +19,11 @@ from controller.loops.archiver import Archiver
 from controller.loops.projector import Projector
 from controller.loops.publisher import Publisher
 from controller.loops.stream_reader import StreamReader
-from executions.adapters.archive_ledger import ArchiveLedger
-from executions.adapters.redis_connection import connect
 from executions.adapters.redis_feed import FeedCursor
 from executions.adapters.redis_store import RedisStore
-from executions.adapters.s3_archive import S3Archive, checked, open_archive
+from executions.adapters.s3_archive import S3Archive, checked
 from executions.adapters.settings import Settings
-from executions.adapters.tracking_keys import TrackingKeys
-from executions.adapters.tracking_projection import TrackingProjection
-from executions.adapters.tracking_stream import TrackingStream
+from executions.adapters.task_tracking import TaskTracking, open_tracking
 from executions.adapters.visibility_file import visibility_from
 from executions.errors import StoreUnavailable
 from executions.record import Execution
@@ -46,71 +42,57 @@ class Tracking:
     """Stream, projection and archive of one process."""
 
     settings: Settings
-    stream: TrackingStream
-    projection: TrackingProjection
-    ledger: ArchiveLedger
-    archive: S3Archive | None
-    """None while the archive is switched off."""
+    opened: TaskTracking
     visibility: Visibility
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Tracking:
         """Connects to nothing yet. Raises InvalidSettings."""
-        redis = connect(settings.task_tracking_redis_url, url_file=settings.task_tracking_redis_url_file)
-        keys = TrackingKeys(settings.task_tracking_redis_stream_key, settings.task_tracking_redis_key_prefix)
-        return cls(
-            settings=settings,
-            stream=TrackingStream(redis, keys),
-            projection=TrackingProjection(redis, keys),
-            ledger=ArchiveLedger(redis, keys),
-            archive=open_archive(settings) if settings.task_tracking_s3_archive_enabled else None,
-            visibility=visibility_from(settings.task_visibility_file),
-        )
+        return cls(settings, open_tracking(settings), visibility_from(settings.task_visibility_file))
 
     async def check(self) -> None:
         """Raises InvalidSettings when the archive's bucket does not exist."""
-        if self.archive is not None and (problem := await checked(self.archive)):
+        if self.opened.archive is not None and (problem := await checked(self.opened.archive)):
             _log.warning("Nobody can tell whether the archive's bucket exists", reason=problem)
 
     def parts(self) -> Mapping[str, Work]:
         """What every replica runs, by name."""
         parts: dict[str, Work] = {"projector": self._projector().run}
-        if self.archive is not None:
-            parts["archiver"] = self._archiver(self.archive).run
+        if self.opened.archive is not None:
+            parts["archiver"] = self._archiver(self.opened.archive).run
         return {**parts, "trimmer": self.trim_for_ever}
 
     def publisher(self, store: RedisStore) -> Publisher:
         """What the leader runs."""
-        return Publisher(FeedCursor(store.redis, store.keys.prefix, group=FEED_GROUP), self.stream, self.visibility)
+        feed = FeedCursor(store.redis, store.keys.prefix, group=FEED_GROUP)
+        return Publisher(feed, self.opened.stream, self.visibility)
 
     async def is_archived(self, execution: Execution) -> bool:
         """Whether its latest step is in an object that is stored. What is on the stream yet will be, whatever goes."""
         told = execution.state.told_event
-        if self.archive is None or told is None:
+        if self.opened.archive is None or told is None:
             return True
-        (found,) = await self.ledger.archived([(execution_id_of(execution), told)])
+        (found,) = await self.opened.ledger.archived([(execution_id_of(execution), told)])
         return found
 
     async def trim_for_ever(self) -> None:
         """Behind every group that is switched on, whoever reads for it and wherever."""
         groups = [self.settings.task_tracking_redis_projector_consumer_group]
-        if self.archive is not None:
+        if self.opened.archive is not None:
             groups.append(self.settings.task_tracking_redis_archiver_consumer_group)
         while True:
             try:
-                await self.stream.trim(groups, keep=self.settings.task_tracking_stream_keep)
+                await self.opened.stream.trim(groups, keep=self.settings.task_tracking_stream_keep)
             except StoreUnavailable as error:
                 _log.warning("The tracking stream could not be trimmed", reason=str(error))
             await asyncio.sleep(_TRIM_SECONDS)
 
     async def close(self) -> None:
-        if self.archive is not None:
-            await self.archive.close()
-        await self.stream.close()
+        await self.opened.close()
 
     def _projector(self) -> Projector:
         group = self.settings.task_tracking_redis_projector_consumer_group
-        return Projector(self._reader("projector", group, _PROJECTOR_IDLE_SECONDS), self.projection)
+        return Projector(self._reader("projector", group, _PROJECTOR_IDLE_SECONDS), self.opened.projection)
 
     def _archiver(self, archive: S3Archive) -> Archiver:
         settings = self.settings
@@ -120,7 +102,7 @@ class Tracking:
         return Archiver(
             self._reader("archiver", group, idle_seconds),
             group,
-            self.ledger,
+            self.opened.ledger,
             archive,
             batch_seconds=settings.task_tracking_s3_batch_seconds,
             batch_events=settings.task_tracking_s3_batch_events,
@@ -129,4 +111,4 @@ class Tracking:
     def _reader(self, what: str, group: str, idle_seconds: float) -> StreamReader:
         name = self.settings.task_tracking_redis_consumer_name
         consumer = f"{name}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        return StreamReader(what, self.stream.group(group, consumer), idle_seconds=idle_seconds)
+        return StreamReader(what, self.opened.stream.group(group, consumer), idle_seconds=idle_seconds)

@@ -81,6 +81,23 @@ class Entry:
             remove_tree(partial)
 
 
+def kept(name: str, make: Callable[[Path], None]) -> Path:
+    """The folder `name` of the cache, for what is no executable: made by `make(folder)` when it is not there yet.
+
+    Raises what `make` raises, with nothing left behind.
+    """
+    folder = cache_root() / name
+    cache_root().mkdir(parents=True, exist_ok=True)
+    with _locked(cache_root() / f".{name}.lock", name):
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(prefix=f".{name}.partial-", dir=cache_root()) as scratch:
+                made = Path(scratch) / "made"
+                made.mkdir()
+                make(made)
+                made.rename(folder)
+    return folder
+
+
 def missing_executables(folder: Path, files: tuple[str, ...]) -> list[str]:
     """The ones of `files` that are not executable files below `folder`."""
     return [file for file in files if not ((folder / file).is_file() and os.access(folder / file, os.X_OK))]

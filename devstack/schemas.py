@@ -5,17 +5,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from devstack.cache import cache_root
+from devstack.cache import kept
 from devstack.console import say
-from devstack.errors import DevstackError
-from devstack.golang import GO
+from devstack.golang import module_files
 
 MODULE = "k8s.io/kubernetes"
 SUMS = {
@@ -33,33 +29,14 @@ _DEFINITIONS = "definitions.json"
 
 def schemas(version: str) -> Path:
     """The folder with `<kind>-<group>-<version>.json` for every kind of that version. Raises DevstackError."""
-    folder = cache_root() / f"kubernetes-schemas-{version}"
-    if not folder.exists():
+
+    def make(folder: Path) -> None:
         say(f"Making the schemas of Kubernetes {version}: 30 MB to download, 6 MB for good.")
-        cache_root().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache_root()) as scratch:
-            made = Path(scratch) / "made"
-            made.mkdir()
-            _write(json.loads(_swagger(version, Path(scratch))), made)
-            made.rename(folder)
-    return folder
+        with module_files(MODULE, version, SUMS[version]) as module:
+            swagger = (module / "api" / "openapi-spec" / "swagger.json").read_text()
+        _write(json.loads(swagger), folder)
 
-
-def _swagger(version: str, scratch: Path) -> str:
-    environ = os.environ | {"GOMODCACHE": str(scratch / "modules"), "GOFLAGS": "-modcacherw", "GOTOOLCHAIN": "local"}
-    done = subprocess.run(
-        [GO.climb()["go"], "mod", "download", "-json", f"{MODULE}@v{version}"],
-        cwd=scratch,
-        env=environ | {"GOPATH": str(scratch / "path"), "GOCACHE": str(scratch / "build")},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise DevstackError(f"{MODULE} {version} cannot be had: {done.stderr or done.stdout}")
-    answer = json.loads(done.stdout)
-    if answer["Sum"] != SUMS[version]:
-        raise DevstackError(f"{MODULE} {version} has the checksum {answer['Sum']}, not {SUMS[version]}")
-    return (Path(answer["Dir"]) / "api" / "openapi-spec" / "swagger.json").read_text()
+    return kept(f"kubernetes-schemas-{version}", make)
 
 
 def _write(swagger: dict[str, Any], folder: Path) -> None:

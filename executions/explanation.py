@@ -29,6 +29,8 @@ class Surroundings:
     standing: Standing
     holders: Sequence[str]
     """Tasks with a live attempt, oldest first."""
+    now_ms: int | None = None
+    """For how long things have lasted; None where nobody asked what time it is."""
 
 
 def explain(execution: Execution, policy: Policy, around: Surroundings) -> Iterator[tuple[str, str]]:
@@ -38,8 +40,8 @@ def explain(execution: Execution, policy: Policy, around: Surroundings) -> Itera
     yield execution.task_id, f"{status['phase']}, attempt {status['attempt']}{run}"
     yield "why", f"{status['reason']}: {status['message']}"
     yield from _obstacles(execution, policy, around)
-    if status["next"]:
-        yield "next", status["next"]
+    yield from _doubt(execution, policy)
+    yield "next", status["next"] or _next_of_worker(execution, policy, around)
     schedule = status["schedule"]
     if schedule is not None and schedule["outcome"]:
         why = f" ({schedule['reason']})" if schedule["reason"] else ""
@@ -65,6 +67,45 @@ def _obstacles(execution: Execution, policy: Policy, around: Surroundings) -> It
         shown = ", ".join(around.holders[:_HOLDERS_SHOWN])
         more = len(around.holders) - _HOLDERS_SHOWN
         yield "held by", f"{shown} and {more} more" if more > 0 else shown or "nobody"
+
+
+def _doubt(execution: Execution, policy: Policy) -> Iterator[tuple[str, str]]:
+    """A worker that looks gone and is not judged yet."""
+    latest, suspicion = execution.latest, execution.latest.suspicion
+    if suspicion is None or not latest.is_live:
+        return
+    looks = f"{suspicion.looks} look{'' if suspicion.looks == 1 else 's'}"
+    what = "its worker stopped" if suspicion.has_stopped else f"its worker is missing ({looks})"
+    if suspicion.report is not None:
+        what = "its worker says that it was told to stop"
+    due = iso_from_ms(suspicion.since + policy.lost_worker_grace_ms)
+    yield "doubt", f"{what} since {iso_from_ms(suspicion.since)}; judged from {due} on, unless it reports"
+    for item in suspicion.evidence:
+        yield "  seen", f"{iso_from_ms(item.observed_at)} {item.source}: {item.detail}"
+
+
+def _next_of_worker(execution: Execution, policy: Policy, around: Surroundings) -> str:
+    """What is to come of an execution that nobody has to launch or to retry."""
+    latest = execution.latest
+    if latest.status.is_finished:
+        return "nothing: it is over"
+    if latest.launch is not None and latest.started_at is None:
+        return f"its worker starts, or counts as never started at {iso_from_ms(latest.launch.start_by)}"
+    if latest.is_stopping:
+        return "its worker ends"
+    since_ms, limit_ms = latest.started_at, policy.attempt_timeout_ms
+    lasted = f" (at work for {_duration(around.now_ms - since_ms)})" if around.now_ms and since_ms else ""
+    if limit_ms is None or since_ms is None:
+        return f"its worker reports; there is no limit of time{lasted}"
+    return f"its worker reports, or is stopped at {iso_from_ms(since_ms + limit_ms)}{lasted}"
+
+
+def _duration(milliseconds: int) -> str:
+    seconds = max(milliseconds, 0) // 1000
+    hours, minutes = seconds // 3600, seconds // 60 % 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min" if minutes else f"{seconds} s"
 
 
 def _attempt(attempt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ The mirror, tracking, events and notifications are all derived from it; entries 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -50,6 +50,21 @@ class FeedEntry:
     @property
     def event_id(self) -> str:
         return event_id(self.task_id, self.incarnation, self.sequence, self.occurred_ms)
+
+
+_FIELDS = frozenset(item.name for item in fields(FeedEntry))
+_TRANSITIONS = frozenset(Transition)
+
+
+def entry_from_document(document: Mapping[str, Any]) -> FeedEntry:
+    """An entry as it is stored, also of a later version: beside it we run for as long as a rollout takes.
+
+    Fields that we do not know are left out. A transition that we do not know is UPDATED: whatever it was, the record
+    is to be looked at.
+    """
+    known = {name: value for name, value in document.items() if name in _FIELDS}
+    transition = known["transition"]
+    return FeedEntry(**{**known, "transition": Transition(transition if transition in _TRANSITIONS else "updated")})
 
 
 def entry_between(before: Execution | None, after: Execution, now_ms: int) -> FeedEntry | None:

@@ -29,6 +29,7 @@ from executions.record import (
     Judgement,
     LateResult,
     Launch,
+    ReportedAgent,
     Result,
     Rung,
     ScheduleOutcome,
@@ -358,11 +359,12 @@ def _decided(execution: Execution, outcome: Outcome, received_ms: int, now_ms: i
 
 
 def _result(outcome: Outcome, received_ms: int) -> Result:
+    agent = outcome.agent
     return Result(
         pull_request_url=outcome.pull_request_url,
         error_family=outcome.error_family,
         retry_not_before=outcome.retry_not_before,
-        agent=outcome.agent,
+        agent=ReportedAgent(provider=agent.provider, model=agent.model) if agent is not None else None,
         received_at=received_ms,
     )
 

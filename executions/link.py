@@ -102,7 +102,8 @@ def submitted(execution: Execution, *, uid: str, wishes: Wishes, refusal: Refusa
 
     What was deleted before is wanted again, because somebody made it anew.
     """
-    link = ResourceLink(uid=uid, refusal=refusal, kept_from=now_ms, **_remembered(wishes))
+    anew = {"uid": uid, "refusal": refusal, "kept_from": now_ms, "absent_attempt": 0}
+    link = execution.state.resource.model_copy(update={**anew, **_remembered(wishes)})
     return control.suspend(execution, suspended=wishes.suspend).with_state(resource=link)
 
 
@@ -149,7 +150,7 @@ def linked(execution: Execution, uid: str, wishes: Wishes, made_by: str | None) 
     if link.uid == uid:
         return link
     before = _remembered(_seen(execution, uid, wishes, made_by))
-    return ResourceLink(uid=uid, absent_attempt=link.absent_attempt, kept_from=link.kept_from, **before)
+    return link.model_copy(update={"uid": uid, "refusal": None, **before})
 
 
 def memorable(value: str | bool | None) -> str | bool | None:

@@ -45,6 +45,11 @@ def checked_task_id(value: object) -> str:
     )
 
 
+def is_hashed_name(name: str) -> bool:
+    """Whether a resource of this name is that of a task with another id."""
+    return _HASHED_NAME.fullmatch(name) is not None
+
+
 def resource_name(task_id: str) -> str:
     """The name of the task's custom resource.
 

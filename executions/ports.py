@@ -329,6 +329,25 @@ class Channel(Protocol):
     async def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class FoundWorker:
+    """A worker that lives, and what it was launched for by its own word."""
+
+    worker_id: str
+    task_id: str
+    attempt: int
+    launch_try: int
+
+
+@runtime_checkable
+class Listing(Protocol):
+    """A launcher that can say which workers of this installation live, beside ``Launcher``: for ``alakai fsck``."""
+
+    async def workers(self) -> list[FoundWorker]:
+        """Those that are not to stop. Raises LaunchUnclear."""
+        ...
+
+
 class Payloads(Protocol):
     """Task payloads by task, for workers that read them from Redis instead of claiming them."""
 

@@ -23,7 +23,6 @@ from executions.record import (
     Attempt,
     Evidence,
     Execution,
-    Grade,
     Judgement,
     LateResult,
     Launch,
@@ -184,7 +183,7 @@ def _verdict(shown: Mapping[str, Any] | None) -> Judgement | None:
         return None
     return Judgement(
         kind=shown["kind"],
-        grade=Grade(shown["grade"]),
+        grade=shown["grade"],
         code=shown["code"],
         message=shown["message"],
         refuted_by=shown["refutedBy"],

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,7 +20,6 @@ from pydantic.alias_generators import to_camel
 
 from executions.errors import AlakaiError
 from executions.moment import FOREIGN, Moment
-from executions.outcome import Agent
 
 _ATTEMPT_NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
@@ -61,6 +60,11 @@ class _Stored(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", alias_generator=to_camel, populate_by_name=True)
 
 
+_Word = TypeVar("_Word", bound=StrEnum)
+Known = Annotated[_Word | str, Field(union_mode="left_to_right")]
+"""A word of an enum, or one that only a later version knows: it is kept, so that the record can still be worked on."""
+
+
 class Launch(_Stored):
     """The durable intent of one launch, written before any call leaves. Replays use the very same token and request."""
 
@@ -76,7 +80,7 @@ class Launch(_Stored):
     callback_key: str | None = None
     """Id of the key that the worker's callback token is made with; None where it gets none."""
     callback_expires_at: Moment | None = None
-    rung: Rung | None = None
+    rung: Known[Rung] | None = None
     """What told us of the worker; None while nothing has."""
 
 
@@ -103,13 +107,20 @@ class Evidence(_Stored):
     """Orders the states of one worker where the source counts them (ECS ``Task.version``)."""
 
 
+class ReportedAgent(_Stored):
+    """The coding agent behind a worker, by the worker's word."""
+
+    provider: str | None = None
+    model: str | None = None
+
+
 class Result(_Stored):
     """What a worker reported with its outcome."""
 
     pull_request_url: str | None = None
     error_family: str | None = None
     retry_not_before: str | int | float | None = None
-    agent: Agent | None = None
+    agent: ReportedAgent | None = None
     received_at: Moment | None = None
 
 
@@ -153,7 +164,7 @@ class Judgement(_Stored):
 
     kind: str
     """``lost``, ``never_started`` or ``preempted``; after the last two the attempt may have been launched again."""
-    grade: Grade
+    grade: Known[Grade]
     code: str
     message: str
     refuted_by: str
@@ -384,7 +395,24 @@ class Execution:
 
 def encoded(document: BaseModel) -> bytes:
     """The JSON that is stored: wire names, no nulls for what was never set by anybody."""
-    return orjson.dumps(document.model_dump(mode="json", by_alias=True, exclude_none=True))
+    dumped = document.model_dump(mode="json", by_alias=True, exclude_none=True)
+    _restore_unknown_nulls(document, dumped)
+    return orjson.dumps(dumped)
+
+
+def _restore_unknown_nulls(document: BaseModel, dumped: dict[str, Any]) -> None:
+    """What a null of a later version means is not ours to know; that ours are left out must not take it away."""
+    for name, value in (document.model_extra or {}).items():
+        if value is None:
+            dumped[name] = None
+    fields = type(document).model_fields
+    for name, value in vars(document).items():
+        if isinstance(value, _Stored):
+            _restore_unknown_nulls(value, dumped[fields[name].alias or name])
+        elif isinstance(value, list):
+            for item, dumped_item in zip(value, dumped[fields[name].alias or name], strict=True):
+                if isinstance(item, _Stored):
+                    _restore_unknown_nulls(item, dumped_item)
 
 
 def execution_from_stored(

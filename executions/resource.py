@@ -32,7 +32,7 @@ from executions.errors import InvalidTask
 from executions.link import NO_WISHES, Wishes
 from executions.moment import iso_from_ms, ms_from_iso
 from executions.policy import Policy
-from executions.record import Attempt, Execution, Judgement, Status
+from executions.record import Attempt, Execution, Grade, Judgement, Status
 from executions.task import Task, task_from_document
 
 ATTEMPTS_SHOWN = 16
@@ -325,7 +325,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "startTime": _time(attempt.started_at),
         "finishTime": _time(attempt.finished_at),
         "pullRequestUrl": _cut(result.pull_request_url, 2048) if result else None,
-        "verdict": _verdict(attempt.verdict) if attempt.verdict else None,
+        "verdict": _verdict(attempt.verdict),
         "evidence": [
             {
                 "source": _cut(item.source, 128),
@@ -348,7 +348,10 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
     return _without_nones(shown)
 
 
-def _verdict(verdict: Judgement) -> dict[str, Any]:
+def _verdict(verdict: Judgement | None) -> dict[str, Any] | None:
+    # A grade of a later version is not in the definition here, which would refuse the whole status for it.
+    if verdict is None or not isinstance(verdict.grade, Grade):
+        return None
     return {
         "kind": _cut(verdict.kind, 63),
         "grade": verdict.grade.value,

@@ -22,6 +22,7 @@ from executions.errors import InvalidEvent
 from executions.moment import iso_from_ms, ms_from_iso
 from executions.record import Attempt, Execution
 from executions.task import PROJECT
+from executions.visibility import Visibility
 
 _SEQUENCE = re.compile(r"\.(\d{1,15})$", re.ASCII)
 _MAX_EVENT_BYTES = 256 * 1024
@@ -53,6 +54,12 @@ def event_id(task_id: str, incarnation: str, sequence: int, occurred_ms: int) ->
     task, because the incarnation of records that hands wrote follows from their content.
     """
     return f"{task_id}.{incarnation}.{occurred_ms}.{sequence}"
+
+
+def task_and_time_of(event_id: str) -> tuple[str, int]:
+    """Which task an event of ours is of, and when it occurred (ms). Raises ValueError for an event of others."""
+    task_id, _, occurred_ms, _ = event_id.rsplit(".", 3)
+    return task_id, int(occurred_ms)
 
 
 def execution_id_of(execution: Execution) -> str:
@@ -89,6 +96,17 @@ def document_of(
     """The whole event, as it goes onto the stream."""
     identity = {"eventId": event_id, "occurredAt": iso_from_ms(occurred_ms)}
     return {**identity, **content, "visibility": {"responsibleUsers": list(responsible_users)}}
+
+
+def told_event(execution: Execution, visibility: Visibility) -> TrackingEvent | None:
+    """The event of the latest step, made anew from the record; None where no step was told."""
+    told = execution.state.told_event
+    if told is None:
+        return None
+    content, (_, occurred_ms) = followed(execution), task_and_time_of(told)
+    users = visibility.responsible_users(content["project"])
+    document = document_of(content, event_id=told, occurred_ms=occurred_ms, responsible_users=users)
+    return event_from_text(orjson.dumps(document))
 
 
 class _Event(BaseModel):

@@ -17,14 +17,12 @@ import structlog
 from controller.mirror import Mirror
 from controller.observed import ObservedResources
 from controller.resource_events import WorkerExecutionEvents
-from executions.answer import Answer, Decision, Reply, unchanged
 from executions.cluster import Cluster
 from executions.errors import AlakaiError
-from executions.link import kept_from
-from executions.operations.transact import transact
+from executions.operations.settle import settle
 from executions.policy import Policy
-from executions.ports import Committed, Snapshot, Store
-from executions.record import RecordUnreadable, adopted
+from executions.ports import Store
+from executions.record import RecordUnreadable
 
 _AGAIN_SECONDS = 2.0
 _log = structlog.get_logger(__name__)
@@ -94,29 +92,13 @@ class Resync:
         settled = 0
         async for task_id in self._store.foreign_changes():
             try:
-                await self._settle(await self._store.read(task_id))
+                await settle(self._store, await self._store.read(task_id))
             except RecordUnreadable as error:
                 _log.warning("A record is left as it is", task_id=task_id, reason=str(error))
                 continue
             self._mirror.add(task_id)
             settled += 1
         return settled
-
-    async def _settle(self, snapshot: Snapshot) -> None:
-        task_id = snapshot.task_id
-        if snapshot.execution is None:
-            result = await self._store.commit(snapshot, None, Answer(Reply.ACCEPTED, task_id))
-            if result.committed is Committed.WRITTEN:
-                _log.info("A record was removed by hand", task_id=task_id)
-            return
-
-        def adopt(seen: Snapshot) -> Decision:
-            if seen.execution is None:
-                return unchanged(None, Reply.NOT_FOUND, task_id)
-            return Decision(kept_from(adopted(seen.execution), seen.now_ms), Answer(Reply.ACCEPTED, task_id))
-
-        await transact(self._store, task_id, adopt)
-        _log.info("A record was written by hand", task_id=task_id, attempt=snapshot.execution.latest.number)
 
     async def _list(self) -> int:
         """See every object, and drop those that are gone: Kopf tells no deletion that it missed."""

@@ -19,6 +19,7 @@ from executions.adapters.tracking_keys import TrackingKeys
 from executions.archive import Receipt, receipt_from
 from executions.tracking import TrackingEvent
 
+_SCANNED_AT_ONCE = 1_000
 _STORED = """
 if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then return 0 end
 redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
@@ -125,6 +126,22 @@ class ArchiveLedger:
         for folder in await self.folders():
             for receipt in await self.receipts(folder):
                 yield receipt
+
+    async def reopened(self, name: str) -> set[str]:
+        """Forget that an object was stored; returns the ids of the events that it held, which may be archived anew."""
+        events = set[str]()
+        folder = name.rsplit("/", 1)[0]
+        pattern = "".join(f"\\{char}" if char in "*?[]\\^" else char for char in self._keys.archived_root) + "*"
+        with redis_errors():
+            async for key in self._redis.scan_iter(match=pattern, count=_SCANNED_AT_ONCE):
+                found = await self._redis.hgetall(key)
+                held = [event for event, where in found.items() if text(where) == name]
+                if held:
+                    await self._redis.hdel(key, *held)
+                    events.update(text(event) for event in held)
+            # At last: after a crash in between the receipt still says that something is to be done.
+            await self._redis.hdel(self._keys.receipts(folder), name)
+        return events
 
     async def forget(self, execution_id: str) -> None:
         """Which objects hold an execution; the objects stay."""

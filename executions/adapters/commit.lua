@@ -1,7 +1,7 @@
 -- Compare and store: the whole of an execution's change, or nothing. Knows no states and decodes no JSON.
 -- KEYS: record, state, feed, epoch, fence, operation, index...
 -- ARGV: task id, version, digest, epoch ("*": any, "": there must be none), fence ("": none), mode (write | remember |
---       forget), state document, feed entry, operation's answer, operation's seconds to live (0: none),
+--       forget | prune), state document, feed entry, operation's answer, operation's seconds to live (0: none),
 --       key prefix, task type, since when it could be launched ("": it could not), score as a holder of a slot ("": it
 --       is none), launcher of a launch to be admitted ("": none is), limit of all slots ("": none), limits by type
 --       (a=1,b=2), pause of a breaker in ms,
@@ -94,7 +94,8 @@ if ARGV[6] == 'write' then
   written = digest(KEYS[1])
   redis.call('HSET', KEYS[2], 'version', ARGV[2] + 1, 'doc', ARGV[7], 'digest', written)
   redis.call('PERSIST', KEYS[2])
-elseif ARGV[6] == 'forget' then
+elseif ARGV[6] == 'forget' or ARGV[6] == 'prune' then
+  if ARGV[6] == 'prune' then redis.call('DEL', KEYS[1], prefix .. '/payload:' .. ARGV[1]) end
   -- The version outlives the record for a while: one made anew with the same content must not look like the old one.
   redis.call('HDEL', KEYS[2], 'doc', 'digest')
   redis.call('HSET', KEYS[2], 'version', ARGV[2] + 1)

@@ -29,13 +29,19 @@ from executions.adapters.ecs_client import (
     EcsUnclear,
 )
 from executions.adapters.ecs_settings import EXAMPLE, EcsSettings, TaskType, ecs_settings_from_file
-from executions.adapters.launchers import CALLBACK_TOKEN_VARIABLE, LauncherContext, lay_down, worker_variables
+from executions.adapters.launchers import (
+    CALLBACK_TOKEN_VARIABLE,
+    LauncherContext,
+    found_worker,
+    lay_down,
+    worker_variables,
+)
 from executions.adapters.settings import Settings
 from executions.ecs_evidence import OUR_STOP, SOURCE, observation_from_task, observation_of_failure
 from executions.errors import InvalidSettings, LaunchRefused, LaunchUnclear
 from executions.evidence import Observation, WorkerState
 from executions.plan import REPLAY_LIMIT_MS
-from executions.ports import Launched, LaunchIntent, LaunchOrder, Payloads
+from executions.ports import FoundWorker, Launched, LaunchIntent, LaunchOrder, Payloads
 from executions.record import Rung
 
 OVERRIDES_LIMIT = 8192
@@ -219,6 +225,15 @@ class EcsLauncher:
             return seen[0].state is WorkerState.STOPPED or (is_missing and not self._is_young(worker_id))
         return status == "STOPPED"
 
+    async def workers(self) -> list[FoundWorker]:
+        """By the variables that they were started with."""
+        try:
+            tasks = await self._client.running_tasks(self._ecs_settings.cluster)
+        except (EcsUnclear, EcsRefused) as error:
+            raise LaunchUnclear(f"the tasks of the cluster could not be listed: {error}") from error
+        found = (found_worker(task["taskArn"], _variables(task), self._settings) for task in tasks)
+        return [worker for worker in found if worker is not None]
+
     async def close(self) -> None:
         """The workers run on."""
         await self._client.close()
@@ -299,6 +314,11 @@ class EcsLauncher:
             elif worker_id in failures:
                 seen.append(observation_of_failure(failures[worker_id], worker_id))
         return [item for item in seen if item is not None]
+
+
+def _variables(task: Mapping[str, Any]) -> dict[str, str]:
+    overrides = (task.get("overrides") or {}).get("containerOverrides") or []
+    return {item["name"]: item["value"] for override in overrides for item in override.get("environment") or []}
 
 
 def _with_callback_token(intent: LaunchIntent) -> Mapping[str, Any]:

@@ -84,6 +84,28 @@ class KubeClient:
             return True
         return "deletionTimestamp" in definition["metadata"]
 
+    async def server_version(self) -> str:
+        return str((await self._requests.send("GET", "/version")).get("gitVersion", "unknown"))
+
+    async def may(self, verb: str, group: str, resource: str) -> bool:
+        """Whether this identity may do that in the namespace, by the API server's word."""
+        name, _, subresource = resource.partition("/")
+        attributes = {
+            "namespace": self.namespace,
+            "verb": verb,
+            "group": group,
+            "resource": name,
+            "subresource": subresource,
+        }
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        }
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        answer = await self._requests.send("POST", path, review)
+        return bool(answer.get("status", {}).get("allowed"))
+
     async def check(self) -> None:
         await self._requests.send("GET", self._resources, query={"limit": "1"})
 

@@ -22,7 +22,13 @@ import structlog
 from executions.adapters.job_client import JobClient
 from executions.adapters.kube_connection import open_connection
 from executions.adapters.kubernetes_settings import EXAMPLE, KubernetesSettings, kubernetes_settings_from_file
-from executions.adapters.launchers import CALLBACK_TOKEN_VARIABLE, LauncherContext, lay_down, worker_variables
+from executions.adapters.launchers import (
+    CALLBACK_TOKEN_VARIABLE,
+    LauncherContext,
+    found_worker,
+    lay_down,
+    worker_variables,
+)
 from executions.adapters.settings import Settings
 from executions.cluster import AlreadyExists, Body, ClusterError, Conflict, Forbidden, Invalid, NotFound
 from executions.errors import InvalidSettings, LaunchRefused, LaunchUnclear
@@ -30,7 +36,7 @@ from executions.evidence import Observation, WorkerState
 from executions.kubernetes_evidence import SOURCE, is_over, observation_from_look
 from executions.names import GROUP, KIND, VERSION, resource_name
 from executions.plan import REPLAY_LIMIT_MS
-from executions.ports import Launched, LaunchIntent, LaunchOrder, Payloads
+from executions.ports import FoundWorker, Launched, LaunchIntent, LaunchOrder, Payloads
 from executions.record import Rung
 
 _MANAGED_BY = "app.kubernetes.io/managed-by"
@@ -174,7 +180,7 @@ class KubernetesLauncher:
         try:
             jobs, pods = await self._jobs_and_pods(namespace, f"{_LAUNCH}={launch}")
             job = next(iter(jobs), None)
-            if is_over(job, pods) or (job is not None and not pods and self._has_ended(launch)):
+            if self._is_gone(launch, job, pods):
                 return True  # A finished Job stays: it is the evidence.
             if job is not None and "deletionTimestamp" not in job["metadata"]:
                 if not pods:
@@ -186,6 +192,22 @@ class KubernetesLauncher:
         except ClusterError as error:
             raise LaunchUnclear(f"the Job could not be deleted: {error}") from error
         return False
+
+    async def workers(self) -> list[FoundWorker]:
+        """Jobs of ours that are not over, by the variables of their template."""
+        try:
+            jobs, pods = await self._jobs_and_pods(self._namespace, f"{_MANAGED_BY}=alakai,{_LAUNCH}")
+        except ClusterError as error:
+            raise LaunchUnclear(f"the Jobs could not be listed: {error}") from error
+        pods_of = defaultdict[str, list[Body]](list)
+        for pod in pods:
+            pods_of[pod["metadata"]["labels"][_LAUNCH]].append(pod)
+        found = (
+            found_worker(f"job/{self._namespace}/{job['metadata']['name']}", _variables(job), self._settings)
+            for job in jobs
+            if not self._is_gone(launch := job["metadata"]["labels"][_LAUNCH], job, pods_of[launch])
+        )
+        return [worker for worker in found if worker is not None]
 
     async def disown(self, worker_id: str) -> None:
         """Let a worker outlive the WorkerExecution that owns its Job. Raises LaunchUnclear."""
@@ -247,9 +269,10 @@ class KubernetesLauncher:
             return {}
         return {event["involvedObject"]["name"]: str(event.get("message") or "") for event in events}
 
-    def _has_ended(self, launch: str) -> bool:
-        """Whether its pod was seen at its end, whatever became of it since."""
-        return launch in self._ends and is_over(None, [self._ends[launch]])
+    def _is_gone(self, launch: str, job: Body | None, pods: list[Body]) -> bool:
+        """Whether nothing of it runs or will. A Job may linger when its pod is gone, whose end was seen."""
+        end = self._ends.get(launch)
+        return is_over(job, pods) or (job is not None and not pods and end is not None and is_over(None, [end]))
 
     def _end_of(self, launch: str, job: Body | None) -> Body | None:
         end = self._ends.get(launch)
@@ -327,6 +350,11 @@ def _labels(order: LaunchOrder) -> dict[str, str]:
         _OWNER: resource_name(order.task_id),
         _LAUNCH: _launch_label(order.token),
     }
+
+
+def _variables(job: Body) -> dict[str, str]:
+    containers = job["spec"]["template"]["spec"].get("containers") or []
+    return {item["name"]: item.get("value") or "" for container in containers for item in container.get("env") or []}
 
 
 def _launch_label(token: str) -> str:

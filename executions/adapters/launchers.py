@@ -8,14 +8,14 @@ returns a ``ports.Launcher``. What launchers do is none of this module's busines
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 
 from executions.adapters.settings import Settings
 from executions.errors import InvalidSettings, LaunchRefused, LaunchUnclear, StoreUnavailable
 from executions.names import TASK_ID_VARIABLE
-from executions.ports import Launcher, LaunchOrder, Payloads
+from executions.ports import FoundWorker, Launcher, LaunchOrder, Payloads
 
 GROUP = "alakai.launchers"
 CALLBACK_TOKEN_VARIABLE = "ALAKAI_CALLBACK_TOKEN"  # noqa: S105 - the name of a variable
@@ -70,6 +70,17 @@ def worker_variables(order: LaunchOrder, settings: Settings) -> dict[str, str]:
         "ALAKAI_CALLBACK_URL": settings.callback_url,
         "ALAKAI_TRACE_ID": order.trace_id,
     }
+
+
+def found_worker(worker_id: str, variables: Mapping[str, str], settings: Settings) -> FoundWorker | None:
+    """What a live worker's environment says of it; None for one of another installation, or of nobody's."""
+    if variables.get("ALAKAI_CALLBACK_URL") != settings.callback_url:
+        return None
+    try:
+        numbers = int(variables["ALAKAI_ATTEMPT"]), int(variables["ALAKAI_LAUNCH_TRY"])
+        return FoundWorker(worker_id, variables[TASK_ID_VARIABLE], *numbers)
+    except (KeyError, ValueError):
+        return None
 
 
 async def lay_down(payloads: Payloads, order: LaunchOrder) -> None:

@@ -13,16 +13,22 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
 from executions.adapters import local_processes
-from executions.adapters.launchers import CALLBACK_TOKEN_VARIABLE, LauncherContext, lay_down, worker_variables
+from executions.adapters.launchers import (
+    CALLBACK_TOKEN_VARIABLE,
+    LauncherContext,
+    found_worker,
+    lay_down,
+    worker_variables,
+)
 from executions.adapters.settings import Settings
 from executions.errors import InvalidSettings, LaunchRefused, LaunchUnclear
 from executions.evidence import Observation, WorkerState
-from executions.ports import Launched, LaunchIntent, LaunchOrder, Payloads
+from executions.ports import FoundWorker, Launched, LaunchIntent, LaunchOrder, Payloads
 from executions.record import Rung
 
 KILL_AFTER_SECONDS = 5.0
@@ -30,6 +36,7 @@ KILL_AFTER_SECONDS = 5.0
 LOGS_VARIABLE = "ALAKAI_LOCAL_WORKER_LOGS"
 """A folder for the workers' output, one file per launch."""
 
+T = TypeVar("T")
 _ARN = "arn:aws:ecs:local:000000000000:task"
 _WORKER_ID = re.compile(re.escape(_ARN) + r"/(manual|process)/([\w-]{1,128})", re.ASCII)
 _SCENARIO = re.compile(r"(manual|succeed|slow)|(fail|transient|die|hang)(?::([1-9][0-9]{0,2}|all))?", re.ASCII)
@@ -146,6 +153,14 @@ class LocalLauncher:
         await asyncio.to_thread(local_processes.send, number, token, pids)
         return False
 
+    async def workers(self) -> list[FoundWorker]:
+        """A manual worker is no process and never among them."""
+        found = (
+            found_worker(f"{_ARN}/process/{token}", environment, self._settings)
+            for token, environment in (await _read(local_processes.environments)).items()
+        )
+        return [worker for worker in found if worker is not None]
+
     async def close(self) -> None:
         """Stop looking after the children; the workers run on."""
         if self._reaper is not None:
@@ -187,8 +202,12 @@ class LocalLauncher:
 
 
 async def _live_workers() -> dict[str, list[int]]:
+    return await _read(local_processes.live_workers)
+
+
+async def _read(look: Callable[[], T]) -> T:
     try:
-        return await asyncio.to_thread(local_processes.live_workers)
+        return await asyncio.to_thread(look)
     except (psutil.Error, OSError) as error:
         raise LaunchUnclear(f"the process table could not be read: {type(error).__name__}") from error
 

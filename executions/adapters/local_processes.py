@@ -61,6 +61,17 @@ def live_workers() -> dict[str, list[int]]:
     return found
 
 
+def environments() -> dict[str, dict[str, str]]:
+    """The environment of each live worker that may be looked at, by launch token. Raises psutil.Error, OSError."""
+    found: dict[str, dict[str, str]] = {}
+    for token, pids in live_workers().items():
+        try:
+            found[token] = psutil.Process(pids[0]).environ()
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
 def send(number: signal.Signals, token: str, pids: Iterable[int]) -> None:
     """Signal the process groups that the workers lead; those that are gone, or not ours to signal, are passed over."""
     for pid in pids:

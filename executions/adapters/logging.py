@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -26,6 +27,7 @@ _QUIET = (
 )
 _TOLD_BY_US = ("kopf._core.reactor.orchestration", "kopf._core.reactor.running")
 """Kopf writes two tracebacks whenever the API server goes away; ``controller.kopf_operator`` says it in a line."""
+_tracing: Callable[[dict[str, Any]], None] | None = None
 _lock = threading.Lock()
 
 
@@ -67,12 +69,20 @@ def configure_logging(settings: Settings) -> None:
     )
 
 
+def also_trace(tracing: Callable[[dict[str, Any]], None] | None) -> None:
+    """Hand every further summary event to ``tracing`` too (``adapters/otel.py``)."""
+    global _tracing
+    _tracing = tracing
+
+
 def emit_summary(event: dict[str, Any]) -> None:
     """Write one summary event as one JSON line, in either log format: it is read by machines."""
     line = orjson.dumps(event).decode()
     with _lock:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
+    if _tracing is not None:
+        _tracing(event)
 
 
 def _masked(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

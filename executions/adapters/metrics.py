@@ -18,7 +18,7 @@ from prometheus_client import Counter, Gauge, Histogram, start_http_server
 from executions.admission import Breaker, Slots, Standing
 from executions.errors import InvalidSettings
 from executions.names import OUR_ERROR_CODES
-from executions.record import Attempt, Execution, ScheduleOutcome
+from executions.record import Attempt, Execution, Grade, Judgement, ScheduleOutcome
 
 LOST_WORKERS = Counter(
     "alakai_lost_workers",
@@ -146,12 +146,12 @@ def _count_verdict(old: Attempt, attempt: Attempt) -> None:
         return
     if verdict != old.verdict:
         code = verdict.code if verdict.code in OUR_ERROR_CODES else "OTHER"
-        LOST_WORKERS.labels(verdict.grade, code, _launcher(attempt)).inc()
+        LOST_WORKERS.labels(_grade(verdict), code, _launcher(attempt)).inc()
         LOSS_DETECTION.observe(verdict.detected_after_ms / 1000)
         if verdict.kind in _KINDS:
             LAUNCH_TRIES.labels(_launcher(attempt), verdict.kind).inc()
     if attempt.late_results and not old.late_results:
-        FALSE_LOSSES.labels(verdict.grade).inc()
+        FALSE_LOSSES.labels(_grade(verdict)).inc()
 
 
 def _count_schedule(before: Execution | None, after: Execution) -> None:
@@ -160,6 +160,10 @@ def _count_schedule(before: Execution | None, after: Execution) -> None:
         return
     outcome = "scheduled" if schedule.outcome is None else schedule.outcome
     AUTOMATIC_RETRIES.labels(outcome if outcome in _SCHEDULE_OUTCOMES else "other").inc()
+
+
+def _grade(verdict: Judgement) -> str:
+    return verdict.grade.value if isinstance(verdict.grade, Grade) else "other"
 
 
 def _launcher(attempt: Attempt) -> str:

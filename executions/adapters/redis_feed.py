@@ -7,8 +7,6 @@ every entry.
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import orjson
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
@@ -16,12 +14,11 @@ from redis.exceptions import ResponseError
 from executions.adapters.redis_connection import redis_errors
 from executions.adapters.redis_keys import Keys
 from executions.adapters.redis_streams import Entry, order, stream_entries, text
-from executions.feed import FeedEntry, Transition
+from executions.feed import FeedEntry, entry_from_document
 
 _COUNTED = 10_000
 """More than this is not told apart."""
 _FIRST = "0-0"
-_FIELDS = frozenset(field.name for field in fields(FeedEntry))
 
 
 class _Group:
@@ -155,6 +152,4 @@ class FeedCursor:
 
 
 def _decoded(entry: Entry) -> FeedEntry:
-    """Without what a newer version may have added: while versions change, an older leader reads its entries."""
-    document = {name: value for name, value in orjson.loads(entry[1][b"change"]).items() if name in _FIELDS}
-    return FeedEntry(**{**document, "transition": Transition(document["transition"])})
+    return entry_from_document(orjson.loads(entry[1][b"change"]))

@@ -32,7 +32,7 @@ class Keys:
         return f"{self.prefix}/operation:{key}"
 
     def payload(self, task_id: str) -> str:
-        """String: the task's message, for workers that read it instead of claiming it."""
+        """String: the task's message, for workers that read it and claim nothing. Spelled in ``commit.lua`` too."""
         return f"{self.prefix}/payload:{task_id}"
 
     def line(self, task_type: str) -> str:

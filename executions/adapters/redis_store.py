@@ -24,7 +24,7 @@ from executions.admission import Admission, Breaker, BreakerRule, Hindrance, Hol
 from executions.answer import Answer, Reply
 from executions.automatic_retry import retry_scheduling
 from executions.errors import StoreUnavailable
-from executions.feed import FeedEntry
+from executions.feed import FeedEntry, Transition
 from executions.index import Index, Place
 from executions.names import TASK_ID
 from executions.ports import CommitResult, Committed, FollowUp, Operation, Snapshot, nothing_follows
@@ -35,6 +35,7 @@ ANY_EPOCH = "*"
 NO_EPOCH = ""
 """For the rebuild of a Redis that lost its data: there must be no epoch, so that nobody else is served meanwhile."""
 _INDEXES = tuple(Index)
+_REPLIES = frozenset(Reply)
 _log = structlog.get_logger(__name__)
 
 _WAITED_MS = 60_000
@@ -134,9 +135,52 @@ class RedisStore:
         write = write_for(snapshot, execution) if execution is not None else None
         mode = "write" if write else "remember" if operation else "forget"
         entry = write.entry if write else forgotten_entry(snapshot) if mode == "forget" else None
+        outcome, remembered, *written = await self._sent(
+            mode, snapshot, entry, write=write, answer=answer, operation=operation, admission=admission
+        )
+        match outcome:
+            case b"WRITTEN":
+                if execution is not None:
+                    count_commit(snapshot.execution, execution)
+                return CommitResult(Committed.WRITTEN, following=_following(snapshot, write, *written))
+            case b"REPEATED":
+                return CommitResult(Committed.REPEATED, _decoded_answer(remembered))
+            case b"CONFLICT":
+                return CommitResult(Committed.CONFLICT)
+            case b"HINDERED":
+                return CommitResult(Committed.HINDERED, hindrance=Hindrance(remembered.decode()))
+            case b"FENCED":
+                raise StoreUnavailable("a later leader has begun; this one has no say any more")
+        raise StoreUnavailable("this Redis has lost its data or is another one (its epoch differs); it is not served")
+
+    async def wake(self, task_id: str) -> None:
+        """Have the leader look at a task, its record and its resource, as after a change that nobody heard of."""
+        entry = FeedEntry(task_id, "", 0, 0, Transition.UPDATED, await self.now_ms())
+        with redis_errors():
+            await self.redis.xadd(self.keys.feed, {"change": encoded_entry(entry)})
+
+    async def prune(self, snapshot: Snapshot) -> bool:
+        """Remove a record that is just as it was read. False when it is not; nothing was removed then."""
+        outcome, *_ = await self._sent("prune", snapshot, forgotten_entry(snapshot))
+        if outcome in (b"WRITTEN", b"CONFLICT"):
+            return bool(outcome == b"WRITTEN")
+        raise StoreUnavailable("this Redis has lost its data or is another one; nothing was removed")
+
+    async def _sent(
+        self,
+        mode: str,
+        snapshot: Snapshot,
+        entry: FeedEntry | None,
+        *,
+        write: Write | None = None,
+        answer: Answer | None = None,
+        operation: Operation | None = None,
+        admission: Admission | None = None,
+    ) -> Any:
+        """The answer of ``commit.lua``."""
         keys = self.keys
         with redis_errors():
-            outcome, remembered, *written = await self._written(
+            return await self._written(
                 keys=[
                     keys.record(snapshot.task_id),
                     keys.state(snapshot.task_id),
@@ -155,7 +199,7 @@ class RedisStore:
                     mode,
                     write.state if write else b"",
                     encoded_entry(entry) if entry else b"",
-                    _encoded_answer(answer) if operation else b"",
+                    _encoded_answer(answer) if operation and answer else b"",
                     (operation.ttl_seconds if operation else None) or 0,
                     keys.prefix,
                     *_place(write),
@@ -163,20 +207,6 @@ class RedisStore:
                     *_fields_and_scores(write),
                 ],
             )
-        match outcome:
-            case b"WRITTEN":
-                if execution is not None:
-                    count_commit(snapshot.execution, execution)
-                return CommitResult(Committed.WRITTEN, following=_following(snapshot, write, *written))
-            case b"REPEATED":
-                return CommitResult(Committed.REPEATED, _decoded_answer(remembered))
-            case b"CONFLICT":
-                return CommitResult(Committed.CONFLICT)
-            case b"HINDERED":
-                return CommitResult(Committed.HINDERED, hindrance=Hindrance(remembered.decode()))
-            case b"FENCED":
-                raise StoreUnavailable("a later leader has begun; this one has no say any more")
-        raise StoreUnavailable("this Redis has lost its data or is another one (its epoch differs); it is not served")
 
     async def _written(self, keys: list[str], args: list[Any]) -> Any:
         """The script's answer, once as many replicas have what it wrote as are asked for.
@@ -447,7 +477,7 @@ def _encoded_answer(answer: Answer) -> bytes:
 
 
 def _decoded_answer(value: bytes) -> Answer:
+    """A later version may have given it in a word that we do not know: then too, there is nothing left to do."""
     document = orjson.loads(value)
-    return Answer(
-        Reply(document["reply"]), document["task_id"], document["attempt"], document["status"], document["detail"]
-    )
+    reply = Reply(document["reply"]) if document["reply"] in _REPLIES else Reply.NOTHING_TO_DO
+    return Answer(reply, document["task_id"], document["attempt"], document["status"], document["detail"])

@@ -44,7 +44,7 @@ class S3Archive:
     async def check(self) -> None:
         """Raises InvalidSettings when the bucket is not there, ArchiveUnavailable when nobody can tell."""
         try:
-            await self._call("look for the bucket", lambda s3: s3.head_bucket(Bucket=self._bucket))
+            await self._call("look for the bucket", lambda s3: s3.list_objects_v2(Bucket=self._bucket, MaxKeys=1))
         except ArchiveUnavailable as error:
             if error.code in _MISSING:
                 raise InvalidSettings(

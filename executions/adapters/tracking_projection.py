@@ -75,6 +75,17 @@ class TrackingProjection:
                     break
         return places[:limit]
 
+    async def remove(self, execution_id: str) -> None:
+        """Forget an execution's latest state."""
+        with redis_errors():
+            project = await self._redis.hget(self._keys.execution(execution_id), "project")
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.delete(self._keys.execution(execution_id))
+            pipeline.zrem(self._keys.executions, execution_id)
+            if project is not None:
+                pipeline.zrem(self._keys.project(text(project)), execution_id)
+            await pipeline.execute()
+
     def _keys_of(self, event: TrackingEvent) -> list[str]:
         return [self._keys.execution(event.execution_id), self._keys.executions]
 

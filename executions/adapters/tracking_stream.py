@@ -6,7 +6,7 @@ nobody can make anything of is put aside with the reason. Never looks into an ev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
@@ -22,6 +22,7 @@ _REMEMBERED = 20_000
 _POISON_KEPT = 10_000
 _IDLE_CONSUMER_MS = 3_600_000
 _CLAIMED_AT_ONCE = 100
+_READ_AT_ONCE = 1_000
 _TRIMMED_AT_ONCE = 2_000
 
 
@@ -50,6 +51,29 @@ class TrackingStream:
         flat = [part for event in events for part in event]
         with redis_errors():
             return int(await self._publish(keys=[self.keys.stream, self.keys.published], args=[_REMEMBERED, *flat]))
+
+    async def repeat(self, events: Sequence[bytes]) -> None:
+        """Put events (JSON) onto the stream that were on it before: whoever has them lets them pass."""
+        if not events:
+            return
+        with redis_errors():
+            pipeline = self.redis.pipeline(transaction=False)
+            for event in events:
+                pipeline.xadd(self.keys.stream, {FIELD: event})
+            await pipeline.execute()
+
+    async def entries(self) -> AsyncIterator[bytes]:
+        """Everything that is on the stream, the oldest first."""
+        after = "-"
+        while True:
+            with redis_errors():
+                answer = await self.redis.xrange(self.keys.stream, min=after, count=_READ_AT_ONCE)
+            found = stream_entries(answer)
+            for _, fields in found:
+                yield fields.get(FIELD, b"")
+            if len(found) < _READ_AT_ONCE:
+                return
+            after = f"({found[-1][0]}"
 
     async def trim(self, groups: Sequence[str], *, keep: int) -> int:
         """Drop what all these groups have acknowledged, except the newest ``keep``. Returns how many entries went."""

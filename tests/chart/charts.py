@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from devstack import binaries
+from devstack.kubernetes import ControlPlane
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "helm"
@@ -60,3 +61,16 @@ def container(found: list[Body], name: str) -> Body:
                 made: Body = item
                 return made
     raise AssertionError(f"no container {name}")
+
+
+def apply_definitions(kube: ControlPlane, paths: list[Path]) -> None:
+    """Custom resource definitions, and wait until the API server takes objects of them."""
+    for path in paths:
+        for command in (["apply"], ["wait", "--for=condition=Established", "--timeout=30s"]):
+            done = subprocess.run(
+                [kube.kubectl, "--kubeconfig", kube.kubeconfig, *command, f"--filename={path}"],
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert done.returncode == 0, done.stderr

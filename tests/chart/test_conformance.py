@@ -18,7 +18,7 @@ NEWEST = max(SUMS, key=lambda version: [int(part) for part in version.split(".")
 VERSIONS = sorted(SUMS) if os.environ.get("ALAKAI_CHART") == "full" else [NEWEST]
 """`make chart-test` takes all of them."""
 OF_OTHERS = "ServiceMonitor,PrometheusRule"
-"""Kinds of the Prometheus operator, which Kubernetes has no schema for."""
+"""Kinds of the Prometheus operator, which Kubernetes has no schema for; `test_api_server.py` holds them to theirs."""
 
 
 def test_the_versions_are_those_that_the_chart_promises() -> None:

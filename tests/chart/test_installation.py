@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
-from devstack import infra
+from devstack import infra, prometheus_operator
 from devstack.aws import ACCOUNT_ID, AwsServer
 from devstack.kubernetes import ControlPlane
 from devstack.redis import RedisServer
 from devstack.workloads import NODE, Workloads
-from tests.chart.charts import CHART, helm
+from tests.chart.charts import CHART, apply_definitions, helm
 from tests.chart.pods import Cluster, PodOf
 from tests.e2e.installation import events, message
 from tests.support.fault_proxy import FaultProxy
@@ -30,6 +30,7 @@ TASKS = 100 if os.environ.get("ALAKAI_CHART") == "full" else 16
 """`make chart-test` runs all of them."""
 ENFORCED = {"pod-security.kubernetes.io/enforce": "restricted"}
 RELEASE = "tasks"
+MONITORING = ("servicemonitors", "prometheusrules")
 
 
 @pytest.fixture
@@ -40,8 +41,10 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture
 def bare(tmp_path: Path) -> Iterator[ControlPlane]:
-    """A control plane of the test's own, into which nobody has put our definition, with a Job controller and a node."""
+    """A control plane of the test's own, into which nobody has put our definition, with a Job controller and a node,
+    and the Prometheus operator's definitions."""
     plane = ControlPlane.start(tmp_path / "kubernetes")
+    apply_definitions(plane, prometheus_operator.definitions())
     workloads = Workloads.start(plane)
     yield plane
     workloads.stop()
@@ -83,6 +86,8 @@ class Site:
                     "aws": {"region": "us-east-1", "endpointUrl": aws.url, "credentials": {"secretName": "aws"}},
                     "callbackTokens": {"secretName": "callback-tokens"},
                     "launcher": {"name": "kubernetes", "file": launcher},
+                    "serviceMonitor": {"enabled": True},
+                    "prometheusRule": {"enabled": True},
                 }
             )
         )
@@ -181,6 +186,7 @@ def test_install_upgrade_under_load_uninstall_and_install_again(
 
                 site.helm("uninstall", RELEASE)
                 assert site.phases() == dict.fromkeys(tasks, "Succeeded"), "executions stay"
+                assert [item for kind in MONITORING for item in site.cluster.list(kind)] == []
                 for pod in (third, fourth):
                     assert pod.stop() == {"controller": 0, "api": 0}, pod.logs()
 

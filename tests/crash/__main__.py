@@ -8,8 +8,10 @@ Exit status 1 when an invariant was violated or a failpoint was never reached.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -74,6 +76,7 @@ def main() -> int:
     pause_seconds, each = float(environ.get("PAUSE_SECONDS", "30")), int(environ.get("EACH", "2"))
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     results = dict[tuple[str, Failpoint], str | None]()
+    broken_off = threading.Event()
     if not points:
         console.print(f"No failpoint has ONLY={environ.get('ONLY')!r} in its text.")
         return 2
@@ -82,11 +85,11 @@ def main() -> int:
         def run(launcher: str, point: Failpoint) -> Result:
             folder = Path(tempfile.mkdtemp(dir=name))
             with Installation(redis, aws, plane, folder) as installation:
-                return Run(installation, point, pause_seconds, launcher, each)()
+                return Run(installation, point, pause_seconds, launcher, each, broken_off)()
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         jobs = int(environ.get("JOBS", 3 * (os.cpu_count() or 1)))  # most of a run is waiting
-        with Progress(*columns, console=console) as progress, ThreadPoolExecutor(jobs) as pool:
+        with Progress(*columns, console=console) as progress, _until_broken_off(jobs, broken_off) as pool:
             rows = [(launcher, point) for launcher in launchers for point in points]
             bar = progress.add_task("crash matrix", total=len(rows))
             pending: dict[Future[Result], tuple[str, Failpoint]] = {pool.submit(run, *row): row for row in rows}
@@ -101,6 +104,18 @@ def main() -> int:
     bad = [row for row, problem in results.items() if problem is not None]
     console.print(f"{len(results) - len(bad)} passed, {len(bad)} failed")
     return 1 if bad else 0
+
+
+@contextmanager
+def _until_broken_off(jobs: int, broken_off: threading.Event) -> Iterator[ThreadPoolExecutor]:
+    """Whoever ends the matrix early (Ctrl-C, SIGTERM) ends what runs in it too: no server is left behind."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        yield pool
+    finally:
+        broken_off.set()
+        pool.shutdown(cancel_futures=True)
 
 
 def _problem(future: Future[Result]) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 import time
 from collections import defaultdict
 from contextlib import ExitStack
@@ -59,6 +60,8 @@ class Run:
     """``local``, or ``ecs``: the shim before moto, with real workers in its tasks."""
     each: int = 2
     """How many tasks of each kind."""
+    broken_off: threading.Event = field(default_factory=threading.Event)
+    """Set when nobody waits for the result any more."""
     settings: dict[str, str] = field(default_factory=lambda: {"RETRY_REDELIVER_SECONDS": "3"})
     history: dict[str, list[Record]] = field(default_factory=lambda: defaultdict(list))
     done: set[tuple[str, str]] = field(default_factory=set)
@@ -110,7 +113,8 @@ class Run:
             self._look()
             self._act()
             self._handle_trap()
-            time.sleep(_TICK_SECONDS)
+            if self.broken_off.wait(_TICK_SECONDS):
+                break
         problems = violations(self._seen())
         if unrest is not None and not problems:
             problems = [f"L1 it never came to rest: {unrest}"]

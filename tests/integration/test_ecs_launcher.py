@@ -29,7 +29,7 @@ from tests.support.ecs_world import (
     EcsWorld,
     make_cluster,
 )
-from tests.support.launcher_contract import LauncherContract, an_intent, an_order, state_of
+from tests.support.launcher_contract import LauncherContract, ListingContract, an_intent, an_order, state_of
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ async def world(
         await world.launcher.close()
 
 
-class TestEcsLauncher(LauncherContract):
+class TestEcsLauncher(LauncherContract, ListingContract):
     """ECS as its API describes it."""
 
 

@@ -24,6 +24,7 @@ from tests.support.kubernetes_world import KubernetesWorld, settings_document, t
 from tests.support.launcher_contract import (
     SECRET,
     LauncherContract,
+    ListingContract,
     an_intent,
     an_order,
     state_of,
@@ -41,7 +42,7 @@ async def world(
     await world.close()
 
 
-class TestKubernetesLauncher(LauncherContract):
+class TestKubernetesLauncher(LauncherContract, ListingContract):
     pass
 
 

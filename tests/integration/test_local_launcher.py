@@ -29,6 +29,7 @@ from tests.support.callback_server import COMPLETE, CallbackServer, Scripted
 from tests.support.launcher_contract import (
     GONE,
     LauncherContract,
+    ListingContract,
     an_intent,
     an_order,
     state_of,
@@ -110,7 +111,7 @@ async def world(server: CallbackServer, tmp_path: Path) -> AsyncIterator[LocalWo
     world.kill_all()
 
 
-class TestLocalProcesses(LauncherContract):
+class TestLocalProcesses(LauncherContract, ListingContract):
     """Real processes."""
 
 

@@ -16,7 +16,7 @@ from devstack.redis import RedisServer
 from executions.adapters.redis_connection import connect
 from executions.adapters.redis_epoch import create_epoch
 from executions.adapters.redis_store import RedisStore
-from executions.feed import FeedEntry, Transition
+from executions.feed import FeedEntry, entry_from_document
 from tests.integration.test_redis_store import RedisWorld
 from tests.property.store_machine import Bench, StoreMachine
 
@@ -32,8 +32,7 @@ def redis_machine(url: str) -> type[StoreMachine]:
             async def feed() -> list[FeedEntry]:
                 # Not by a group: its blocking read would wait for a tenth of a second after every step.
                 found: Any = await store.redis.xrange(store.keys.feed)
-                documents = [orjson.loads(fields[b"change"]) for _, fields in found]
-                return [FeedEntry(**{**item, "transition": Transition(item["transition"])}) for item in documents]
+                return [entry_from_document(orjson.loads(fields[b"change"])) for _, fields in found]
 
             def new_entries() -> Sequence[FeedEntry]:
                 nonlocal told

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from executions.evidence import WorkerState
 from executions.names import launch_token
-from executions.ports import Launcher, LaunchIntent, LaunchOrder
+from executions.ports import FoundWorker, Launcher, LaunchIntent, LaunchOrder, Listing
 from executions.record import Rung
 
 PRESENT = (WorkerState.STARTING, WorkerState.RUNNING)
@@ -213,3 +213,27 @@ class LauncherContract:
     async def test_closing_twice_is_harmless(self, world: LauncherWorld) -> None:
         await world.launcher.close()
         await world.launcher.close()
+
+
+class ListingContract:
+    """One test per promise of ``ports.Listing``, for launchers that keep it."""
+
+    async def test_live_workers_are_listed_with_what_they_are_for(self, world: LauncherWorld) -> None:
+        launcher = world.launcher
+        assert isinstance(launcher, Listing)
+        intents = [an_intent(world, "listed-1"), an_intent(world, "listed-2", launch_try=2)]
+        expected = {
+            FoundWorker((await launcher.launch(intent)).worker_id, intent.order.task_id, 1, intent.order.launch_try)
+            for intent in intents
+        }
+
+        async def listed() -> set[FoundWorker]:
+            return {found for found in await launcher.workers() if found.task_id.startswith("listed-")}
+
+        async def are_listed() -> bool:
+            return await listed() == expected
+
+        await until(are_listed, "both are listed")
+        gone = next(found for found in expected if found.task_id == "listed-1")
+        await stop_until_gone(world.launcher, gone.worker_id)
+        assert await listed() == expected - {gone}

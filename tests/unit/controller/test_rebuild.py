@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -18,6 +19,7 @@ from executions.record import Execution, Status
 from executions.resource import manifest_from_execution, status_from_execution
 from tests.support.builders import NOW_MS, POLICY, running
 from tests.support.fake_kube import FakeCluster
+from tests.support.waiting import until
 from tests.unit.domain.states import failed, succeeded
 from tests.unit.test_fake_redis_store import a_fake_redis
 
@@ -91,6 +93,27 @@ async def test_an_epoch_that_only_redis_has_is_copied(world: World) -> None:
     world.cluster.config_maps.clear()
     await world.begun()
     assert world.cluster.config_maps == {config_map_name(PREFIX): {"epoch": before}}
+
+
+class Away:
+    """A Redis that nobody reaches."""
+
+    async def get(self, _: str) -> bytes:
+        raise ConnectionError("refused (test)")
+
+
+async def test_a_redis_that_does_not_answer_is_not_served_until_it_does(world: World) -> None:
+    guard = await world.begun()
+    there, world.store.redis = world.store.redis, Away()  # type: ignore[assignment]
+    with capture_logs() as logs:
+        running_guard = asyncio.create_task(guard.run(0.005))
+        await until(lambda: len(world.answers) >= 3)
+        assert set(world.answers) == {False}
+        world.store.redis = there
+        await until(lambda: world.answers[-1])
+    running_guard.cancel()
+    await asyncio.gather(running_guard, return_exceptions=True)
+    assert [line["event"] for line in logs] == ["Redis could not be asked for its epoch", "Redis answers again"]
 
 
 @pytest.mark.parametrize("other", [None, "another"])

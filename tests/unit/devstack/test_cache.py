@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from devstack.cache import Entry, cache_root, platform_name
+from devstack.cache import Entry, cache_root, kept, platform_name
 
 TOOL = Entry("tool", "1.2.3", ("bin/tool",))
 
@@ -124,3 +124,28 @@ def test_two_runs_at_once_build_once(monkeypatch: pytest.MonkeyPatch) -> None:
         assert first.result(30) == other.result(30)
     assert len(builds) == 1
     assert told == ["Another run is getting tool ready; waiting for it."]
+
+
+def test_a_folder_of_files_is_made_once_however_many_want_it() -> None:
+    made: list[Path] = []
+
+    def make(folder: Path) -> None:
+        made.append(folder)
+        (folder / "file").write_text("text")
+
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: kept("files-1", make), range(8)))
+    assert set(found) == {cache_root() / "files-1"}
+    assert (found[0] / "file").read_text() == "text"
+    assert len(made) == 1
+    assert visible() == ["files-1"]
+
+
+def test_a_folder_of_files_that_could_not_be_made_is_not_there() -> None:
+    def make(folder: Path) -> None:
+        (folder / "half").write_text("")
+        raise OSError("the line is down")
+
+    with pytest.raises(OSError, match="down"):
+        kept("files-1", make)
+    assert visible() == []

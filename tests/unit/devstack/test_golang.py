@@ -8,6 +8,7 @@ import pytest
 
 from devstack import golang
 from devstack.cache import Entry, cache_root
+from devstack.errors import DevstackError
 from devstack.golang import GoBuild
 from devstack.ladder import Missed
 
@@ -20,12 +21,12 @@ def _machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
 
 
-def fake_go(tmp_path: Path, *, version: str = "go1.26.0", build: str = "exit 1") -> None:
+def fake_go(tmp_path: Path, *, version: str = "go1.26.0", build: str = "exit 1", mod: str = "exit 1") -> None:
     path = tmp_path / "bin" / "go"
     path.parent.mkdir()
-    path.write_text(
-        f'#!/bin/sh\ncase "$1" in\nenv) echo {version};;\nlist) echo one; echo two;;\nbuild) {build};;\nesac\n'
-    )
+    steps = {"env": f"echo {version}", "list": "echo one; echo two", "build": build, "mod": mod}
+    cases = "\n".join(f"{step}) {does};;" for step, does in steps.items())
+    path.write_text(f'#!/bin/sh\ncase "$1" in\n{cases}\nesac\n')
     path.chmod(0o755)
 
 
@@ -66,3 +67,33 @@ def test_a_failed_build_is_a_miss_with_the_compilers_words(tmp_path: Path) -> No
 def test_every_module_pins_its_sums() -> None:
     for module in ("kubernetes", "etcd"):
         assert (golang.MODULES / module / "go.sum").stat().st_size > 1000
+
+
+def download(sum_: str) -> str:
+    """What `go mod download` does and says."""
+    return f'mkdir files; echo text > files/a; echo \'{{"Sum": "{sum_}", "Dir": "\'$PWD\'/files"}}\''
+
+
+def test_the_files_of_a_module_are_there_for_as_long_as_they_are_needed(tmp_path: Path) -> None:
+    fake_go(tmp_path, mod=download("h1:right="))
+    with golang.module_files("example.org/module", "1.0.0", "h1:right=") as folder:
+        assert (folder / "a").read_text() == "text\n"
+    assert list(cache_root().iterdir()) == []
+
+
+def test_a_module_with_another_checksum_is_not_used(tmp_path: Path) -> None:
+    fake_go(tmp_path, mod=download("h1:wrong="))
+    with (
+        pytest.raises(DevstackError, match=r"example.org/module 1.0.0 has the checksum h1:wrong=, not h1:right="),
+        golang.module_files("example.org/module", "1.0.0", "h1:right="),
+    ):
+        pass
+
+
+def test_a_module_that_cannot_be_had_is_told_in_gos_words(tmp_path: Path) -> None:
+    fake_go(tmp_path, mod="echo no such host >&2; exit 1")
+    with (
+        pytest.raises(DevstackError, match=r"example.org/module 1.0.0 cannot be had: no such host"),
+        golang.module_files("example.org/module", "1.0.0", "h1:right="),
+    ):
+        pass

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from executions.control import suspend
-from executions.feed import FeedEntry, Transition, entry_between
+from executions.feed import FeedEntry, Transition, entry_between, entry_from_document
 from executions.index import Index, index_scores
 from executions.lifecycle import claim_launch, ended, launch_failed, record_outcome, suspect
 from executions.ports import Snapshot
@@ -222,3 +222,10 @@ def test_no_two_records_share_a_digest_by_the_way_they_are_joined() -> None:
 def test_the_incarnation_of_a_record_of_others_is_the_same_at_each_look_and_new_at_each_commit() -> None:
     assert foreign_incarnation(1, "d") == foreign_incarnation(1, "d")
     assert len({foreign_incarnation(1, "d"), foreign_incarnation(2, "d"), foreign_incarnation(1, "e")}) == 3
+
+
+def test_an_entry_of_a_later_version_is_read_as_far_as_we_know_it() -> None:
+    entry = {"task_id": "a", "incarnation": "i", "sequence": 1, "attempt": 1, "transition": "failed", "occurred_ms": 1}
+    assert entry_from_document({**entry, "newer": {"deep": None}}) == entry_from_document(entry)
+    assert entry_from_document(entry).transition is Transition.FAILED
+    assert entry_from_document({**entry, "transition": "hibernated"}).transition is Transition.UPDATED

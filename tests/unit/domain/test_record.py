@@ -12,6 +12,7 @@ from executions.lifecycle import claim_launch, suspect
 from executions.record import (
     Execution,
     RecordUnreadable,
+    Rung,
     State,
     Status,
     Suspicion,
@@ -100,6 +101,26 @@ def test_a_field_that_we_do_not_know_survives() -> None:
     assert orjson.loads(encoded(foreign(launch=launch).latest))["launch"]["newer"] == "field"
     state = encoded(State(incarnation="i")).replace(b"{", b'{"newer":1,', 1)
     assert b'"newer":1' in encoded(read({"1": b'{"status":"failed"}'}, state, is_ours=True).state)
+
+
+def test_a_null_that_we_do_not_know_survives_at_every_level() -> None:
+    launch = {"try": 1, "token": "t", "intentAt": NOW_MS, "startBy": NOW_MS, "newer": None}
+    seen = {"source": "s", "observedAt": NOW_MS, "detail": "d", "newer": None}
+    result = {"agent": {"provider": "codex", "newer": None, "newest": 1}, "newer": None}
+    document = {"newer": None, "launch": launch, "evidence": [{**seen, "newer": 1}, seen], "result": result}
+    again = orjson.loads(encoded(foreign(**document).latest))
+    assert (again["newer"], again["launch"]["newer"], again["result"]["newer"]) == (None, None, None)
+    assert [item["newer"] for item in again["evidence"]] == [1, None]
+    assert again["result"]["agent"] == {"provider": "codex", "newer": None, "newest": 1}
+    assert "rung" not in again["launch"], "a null of ours is left out as ever"
+
+
+def test_a_word_that_we_do_not_know_survives_and_one_that_we_know_is_known() -> None:
+    launch = {"try": 1, "token": "t", "intentAt": NOW_MS, "startBy": NOW_MS}
+    guessed, sent = (foreign(launch={**launch, "rung": rung}).latest for rung in ("guessed", "sent"))
+    assert orjson.loads(encoded(guessed))["launch"]["rung"] == "guessed"
+    assert sent.launch is not None
+    assert sent.launch.rung is Rung.SENT
 
 
 @pytest.mark.parametrize(

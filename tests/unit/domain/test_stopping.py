@@ -15,7 +15,17 @@ from executions.lifecycle import (
     stop_ordered,
 )
 from executions.outcome import MESSAGE_LIMIT
-from executions.record import Evidence, Execution, Grade, Judgement, Status, StopOrder, encoded, execution_from_stored
+from executions.record import (
+    Evidence,
+    Execution,
+    Grade,
+    Judgement,
+    ReportedAgent,
+    Status,
+    StopOrder,
+    encoded,
+    execution_from_stored,
+)
 from tests.support.builders import NOW_MS, POLICY, intended, pending, running
 from tests.unit.domain.states import by_hand, cancelling, failed, outcome, reported, stop_reported
 
@@ -114,7 +124,7 @@ def test_its_word_counts_with_all_that_it_reported() -> None:
     assert (latest.status, latest.error_code) == (Status.FAILED, "WORKER_STOPPED_EXTERNALLY")
     assert (latest.error_message, latest.finished_at) == ("stopped by signal SIGTERM", LATER_MS)
     assert latest.result is not None
-    assert (latest.result.received_at, latest.result.agent) == (NOW_MS + 5, outcome(agent={"provider": "codex"}).agent)
+    assert (latest.result.received_at, latest.result.agent) == (NOW_MS + 5, ReportedAgent(provider="codex"))
     assert [(item.source, item.detail) for item in latest.evidence] == [
         ("worker:callback", "stopped by signal SIGTERM")
     ]

@@ -1,0 +1,40 @@
+"""Everything of task tracking that lies in Redis and S3, opened from the settings by whoever needs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from executions.adapters.archive_ledger import ArchiveLedger
+from executions.adapters.redis_connection import connect
+from executions.adapters.s3_archive import S3Archive, open_archive
+from executions.adapters.settings import Settings
+from executions.adapters.tracking_keys import TrackingKeys
+from executions.adapters.tracking_projection import TrackingProjection
+from executions.adapters.tracking_stream import TrackingStream
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTracking:
+    """Stream, projection and archive; ``archive`` is None while it is switched off."""
+
+    stream: TrackingStream
+    projection: TrackingProjection
+    ledger: ArchiveLedger
+    archive: S3Archive | None
+
+    async def close(self) -> None:
+        if self.archive is not None:
+            await self.archive.close()
+        await self.stream.close()
+
+
+def open_tracking(settings: Settings) -> TaskTracking:
+    """Connects to nothing yet. Raises InvalidSettings."""
+    redis = connect(settings.task_tracking_redis_url, url_file=settings.task_tracking_redis_url_file)
+    keys = TrackingKeys(settings.task_tracking_redis_stream_key, settings.task_tracking_redis_key_prefix)
+    return TaskTracking(
+        stream=TrackingStream(redis, keys),
+        projection=TrackingProjection(redis, keys),
+        ledger=ArchiveLedger(redis, keys),
+        archive=open_archive(settings) if settings.task_tracking_s3_archive_enabled else None,
+    )
