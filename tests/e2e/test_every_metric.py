@@ -19,7 +19,7 @@ from devstack.aws import AwsServer
 from devstack.kubernetes import ControlPlane
 from devstack.redis import RedisServer
 from executions.adapters import metrics
-from tests.e2e.installation import Installation, Running, message
+from tests.e2e.installation import Installation, Running, message, told_to_nobody
 from tests.e2e.test_losses import metrics_of
 from tests.support.fault_proxy import Fault, FaultProxy
 
@@ -100,7 +100,8 @@ def test_every_metric_is_seen(
     redis_server: RedisServer, aws: AwsServer, kube: ControlPlane, tmp_path: Path, proxy: FaultProxy
 ) -> None:
     to_redis = f"redis://127.0.0.1:{proxy.port}"
-    with Installation(redis_server, aws, kube, tmp_path, REDIS_URL=to_redis, **SETTINGS) as installation:
+    settings = {**SETTINGS, "NOTIFICATIONS_FILE": str(told_to_nobody(tmp_path))}
+    with Installation(redis_server, aws, kube, tmp_path, REDIS_URL=to_redis, **settings) as installation:
         # Where its log should lie there is a folder: the local launcher cannot start this one's worker.
         (installation.worker_logs / "refused.1.1.log").mkdir(parents=True)
         controller, api = installation.start_both()

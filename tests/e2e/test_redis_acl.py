@@ -13,9 +13,8 @@ import redis
 
 from devstack.aws import AwsServer
 from devstack.kubernetes import ControlPlane
-from devstack.ports import free_port
 from devstack.redis import RedisServer
-from tests.e2e.installation import Installation, message
+from tests.e2e.installation import Installation, message, told_to_nobody
 
 FILE = Path(__file__).parents[2] / "deploy" / "redis" / "users.acl"
 PASSWORD = "hush-of-the-user"
@@ -53,17 +52,6 @@ def admin(guarded: RedisServer) -> Iterator[redis.Redis]:
 
 def url_of_user(guarded: RedisServer) -> str:
     return f"redis://alakai:{PASSWORD}@localhost:{guarded.port}"
-
-
-def told_to_nobody(folder: Path) -> Path:
-    """A notification file whose webhook nobody listens to."""
-    (folder / "secret").write_text("a-secret-of-the-webhook")
-    path = folder / "notifications.yaml"
-    path.write_text(
-        f"webhook: {{url: 'http://127.0.0.1:{free_port()}/', secretFile: secret}}\n"
-        "delivery: {firstWaitSeconds: 0.1, giveUpAfterSeconds: 0.5}\n"
-    )
-    return path
 
 
 def granted() -> set[str]:
