@@ -283,9 +283,9 @@ _Channel = Annotated[str | None, typer.Option(help="webhook, callback, slack or 
 
 
 @notifications.command("dead")
-def notifications_dead(channel: _Channel = None) -> None:
+def notifications_dead(channel: _Channel = None, output: _Output = Output.TABLE) -> None:
     """Show each one that was given up, with the reason."""
-    _run(lambda: notifications_command.show(channel))
+    _run(lambda: notifications_command.show(channel, output))
 
 
 @notifications.command("redrive")

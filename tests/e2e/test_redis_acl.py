@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,8 @@ def test_the_user_is_enough_for_all_that_is_done(
         installation.wait_until(
             lambda: "cannot be reached" in installation.alakai_says("notifications", "dead"), 30, "one is given up"
         )
+        (dead, *_) = json.loads(installation.alakai_says("notifications", "dead", "--output", "json"))
+        assert (dead["channel"], dead["tries"] > 1) == ("webhook", True)
         assert "put into the outbox again" in installation.alakai_says("notifications", "redrive")
         # By hand in Redis, by hand in Kubernetes, a new leader, and a Redis that lost everything.
         admin.delete(f"{installation.prefix}:works")
