@@ -39,6 +39,7 @@ class Reply:
 
     status: int
     headers: Mapping[str, str]
+    """Of a real answer without regard to case: proxies write them as they like."""
     body: bytes = b""
 
     @property
@@ -102,7 +103,7 @@ class Outbound:
                 method, url, data=body, params=query, headers=headers, allow_redirects=False
             ) as response:
                 kept = await _kept(response, keep) if keep else b""
-                return Reply(response.status, dict(response.headers), kept)
+                return Reply(response.status, response.headers, kept)
         except TimeoutError:
             raise NotDelivered(f"no answer within {self._timeout_seconds:g} s") from None
         except aiohttp.ClientConnectorError as error:

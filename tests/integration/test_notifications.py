@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import ssl
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -36,6 +37,7 @@ from executions.submission import submit
 from tests.integration.test_notification_outbox import POLICY, commit, finished
 from tests.support.builders import NOW_MS, a_task
 from tests.support.receivers import FakeGitHub, FakeSlack, FlakyWebhook, Server, cut
+from tests.support.redis_group import write_certificate
 from tests.support.waiting import until
 from tests.unit.domain.states import at_work, claimed_again, reported
 
@@ -246,7 +248,7 @@ async def test_a_receiver_that_asks_to_wait_is_not_asked_before(site: Site, serv
         async def handle(self, request: web.Request) -> web.StreamResponse:
             asked.append(loop.time())
             if len(asked) == 1:
-                return web.Response(status=429, headers={"Retry-After": "0.5"})
+                return web.Response(status=429, headers={"retry-after": "0.5"})
             return await super().handle(request)
 
     receiver = await started(servers, Busy())
@@ -510,6 +512,28 @@ async def test_neither_redirect_nor_proxy_nor_long_answer_is_followed(
     with pytest.raises(NotDelivered):
         await outbound.request("GET", inside.url, headers={"X": "a\nb"})
     assert inside.paths == ["/away", "/long", "/long", "/cut"]
+
+
+async def test_certificates_are_verified(
+    servers: AsyncExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    write_certificate(certificate, key)
+    inside = Inside()
+    inside.ssl_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    inside.ssl_context.load_cert_chain(certificate, key)
+    await started(servers, inside)
+    url = f"https://localhost:{inside.port}/x"
+    untrusting = local(2)
+    servers.push_async_callback(untrusting.close)
+    with pytest.raises(NotDelivered, match="SSLCertVerificationError"):
+        await untrusting.request("POST", url, headers={}, body=b"")
+    assert inside.paths == []
+    trusting = local(2)
+    servers.push_async_callback(trusting.close)
+    context = ssl.create_default_context(cafile=str(certificate))
+    monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", context)
+    assert (await trusting.request("POST", url, headers={}, body=b"")).status == 200
 
 
 async def test_a_host_that_is_not_allowed_is_told_in_the_log_and_nowhere_else(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ class Server:
     def __init__(self, *, host: str = "127.0.0.1") -> None:
         self.host = host
         self.port = 0
+        self.ssl_context: ssl.SSLContext | None = None
         self._runner: web.AppRunner | None = None
 
     @property
@@ -36,7 +38,7 @@ class Server:
         application.router.add_route("*", "/{path:.*}", self.handle)
         self._runner = web.AppRunner(application, shutdown_timeout=0.0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self.host, self.port, reuse_address=True)
+        site = web.TCPSite(self._runner, self.host, self.port, reuse_address=True, ssl_context=self.ssl_context)
         await site.start()
         self.port = self._runner.addresses[0][1]
 
