@@ -18,7 +18,7 @@ LOAD_ENV = if [ -f .local/env ]; then own=$$(export -p); set -a; . ./.local/env;
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test test-unit crash-matrix up infra reset down status verify verify-security bench chart chart-test dist lock format clean \
+.PHONY: help run demo test test-unit crash-matrix up infra reset down status verify verify-security bench chart chart-test docs dist lock format clean \
   seed-failed-implementation retry-worker-execution send-sqs
 
 help:  ## list the targets
@@ -74,7 +74,7 @@ send-sqs: $(INSTALLED)  ## send a task to the queue; TASK_ID= REPO= PROMPT= or M
 
 # Working on it
 
-verify: $(INSTALLED)  ## lint, types, import rules, unused code, locks up to date
+verify: $(INSTALLED)  ## lint, types, import rules, unused code, locks and generated pages up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -82,6 +82,7 @@ verify: $(INSTALLED)  ## lint, types, import rules, unused code, locks up to dat
 	$(BIN)/vulture
 	$(BIN)/python -m devstack.lock --check
 	$(BIN)/python -m devstack.chart --check
+	$(BIN)/python -m devstack.reference --check
 	$(BIN)/hadolint Dockerfile examples/worker/Dockerfile
 
 verify-security: $(INSTALLED)  ## bandit, pip-audit, schemathesis on the running API; EXAMPLES= per route (100)
@@ -95,6 +96,13 @@ format: $(INSTALLED)  ## format and fix what can be fixed
 
 bench: $(INSTALLED)  ## measure; figures, no gates
 	@$(BIN)/python -m bench
+
+docs: $(INSTALLED)  ## make the reference pages anew, build the site of docs/ into site/; a broken link fails
+	@$(BIN)/python -m devstack.reference
+	@test -x $(VENV)/docs/bin/mkdocs || $(BIN)/uv venv --quiet --python $(BIN)/python $(VENV)/docs
+	@$(BIN)/uv pip sync --python $(VENV)/docs/bin/python --quiet --require-hashes requirements/docs.txt
+	@NO_MKDOCS_2_WARNING=true $(VENV)/docs/bin/mkdocs build --strict
+	@echo "The site is in site/: open site/index.html" >&2
 
 dist: $(INSTALLED)  ## build the wheels into dist/, with their checksums
 	rm -rf dist
@@ -114,7 +122,7 @@ chart-test: $(INSTALLED)  ## the chart, on all versions of Kubernetes, installed
 
 clean:  ## stop the stack and remove what was made here (the cache of binaries stays)
 	@if [ -d .local ]; then $(BIN)/python -m devstack down; fi
-	rm -rf $(VENV) .local dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .local dist site build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # The virtual environment, made again when a lock or a project file changes.
 $(INSTALLED): requirements/uv.txt requirements/dev.txt pyproject.toml worker/pyproject.toml

@@ -13,9 +13,12 @@ from types import FrameType
 
 import structlog
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.context import open_context
 from api.dependencies import Context
+from api.event_stream import ABORT
+from api.live import Live
 from api.main import create_app
 from api.probes import Health
 from executions.adapters.logging import also_trace, configure_logging
@@ -31,12 +34,25 @@ _MAX_CONNECTIONS = 2_000
 _log = structlog.get_logger("api")
 
 
+class _Protocol(HttpToolsProtocol):
+    """Lets a response end its connection at once: one whose other side takes nothing cannot be closed in order."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {ABORT: {"call": self.transport.abort}}
+
+
 class _Server(uvicorn.Server):
     """Tells the readiness probe as soon as it is asked to stop, and ends in order instead of by the signal."""
 
-    def __init__(self, config: uvicorn.Config, health: Health) -> None:
+    def __init__(self, config: uvicorn.Config, health: Health, live: Live) -> None:
         super().__init__(config)
         self._health = health
+        self._live = live
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._live.end()
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # uvicorn's own handler would raise the signal again afterwards: an orderly stop would look like a crash.
@@ -80,7 +96,7 @@ def _serve(context: Context, listener: socket.socket, metrics_port: int) -> None
     config = uvicorn.Config(
         create_app(context),
         loop="uvloop",
-        http="httptools",
+        http=_Protocol,
         ws="none",
         log_config=None,
         access_log=False,
@@ -92,7 +108,7 @@ def _serve(context: Context, listener: socket.socket, metrics_port: int) -> None
     )
     host, port = listener.getsockname()[:2]
     _log.info("API listening", host=host, port=port, metrics_port=metrics_port)
-    _Server(config, context.health).run(sockets=[listener])
+    _Server(config, context.health, context.live).run(sockets=[listener])
     _log.info("API stopped")
 
 

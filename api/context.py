@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 
 from api.dependencies import Context
 from api.limits import RateLimit
+from api.live import Limits, Live
 from api.probes import Health
+from api.task_list import VisibleTasks
 from executions.adapters.callback_keys import open_callback_keys
 from executions.adapters.google_identity import GoogleIdentity
 from executions.adapters.redis_epoch import create_epoch_if_untouched
@@ -16,6 +18,8 @@ from executions.adapters.redis_store import RedisStore, open_store
 from executions.adapters.settings import Settings
 from executions.adapters.sqs_queue import open_queue
 from executions.adapters.store_probe import open_store_probe
+from executions.adapters.task_tracking import open_tracking_log
+from executions.adapters.visibility_file import visibility_from
 from executions.errors import StoreUnavailable
 from executions.operations.commands import Commands
 
@@ -32,6 +36,7 @@ def open_context(settings: Settings) -> Context:
     outcomes = open_queue(settings.outcomes_queue_url, settings)
     probe = open_store_probe(settings)
     health = Health(probe)
+    log, projection = open_tracking_log(settings)
     audiences = settings.google_client_ids
 
     @asynccontextmanager
@@ -43,7 +48,7 @@ def open_context(settings: Settings) -> Context:
             if epoch is not None:
                 epoch.cancel()
             health.is_closed = True
-            for opened in (store, probe, retries, outcomes):
+            for opened in (store, probe, retries, outcomes, log):
                 await opened.close()
 
     return Context(
@@ -53,6 +58,8 @@ def open_context(settings: Settings) -> Context:
         outcomes=outcomes,
         identity=GoogleIdentity(audiences) if audiences else None,
         health=health,
+        tasks=VisibleTasks(projection, visibility_from(settings.task_visibility_file)),
+        live=Live(log, Limits(streams=settings.streams_max, per_person=settings.person_streams_max)),
         callback_keys=open_callback_keys(settings),
         per_person=RateLimit(settings.person_requests_per_second, settings.person_requests_burst),
         per_task=RateLimit(settings.task_requests_per_second, settings.task_requests_burst),

@@ -12,7 +12,9 @@ from fastapi import Depends, Request
 
 from api.errors import Refused
 from api.limits import RateLimit
+from api.live import Live
 from api.probes import Health
+from api.task_list import VisibleTasks
 from executions.adapters.callback_keys import CallbackKeys
 from executions.adapters.logging import emit_summary
 from executions.adapters.settings import Settings
@@ -39,6 +41,8 @@ class Context:
     identity: IdentityVerifier | None
     """None where dashboard sign-in is not configured."""
     health: Health
+    tasks: VisibleTasks
+    live: Live
     callback_keys: CallbackKeys | None = None
     """None where callbacks carry no token."""
     per_person: RateLimit = field(default_factory=lambda: RateLimit(0, 1))

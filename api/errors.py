@@ -29,6 +29,7 @@ FORBIDDEN = "dashboard_forbidden"
 TOO_MANY = "too many requests; try again later"
 CALLBACK_UNAUTHORIZED = "callback_unauthorized"
 ROUTE_NOT_FOUND = "route not found"
+BAD_CURSOR = "the parameter 'cursor' is invalid: not one that a page gave"
 METHOD_NOT_ALLOWED = "method not allowed"
 INTERNAL = "internal error"
 

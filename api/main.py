@@ -14,7 +14,7 @@ from api.dependencies import Context
 from api.guard import Guard
 from api.identity import sign_in_for
 from api.measuring import Measuring
-from api.routes import callbacks, executions, health
+from api.routes import bulk, callbacks, dashboard, executions, health
 
 ROUTE_ENABLED = "Dashboard retry route enabled"
 ROUTE_DISABLED = "Dashboard retry route disabled (TASK_DASHBOARD_GOOGLE_CLIENT_IDS is not set)"
@@ -31,7 +31,7 @@ def create_app(context: Context) -> FastAPI:
     app = FastAPI(
         title="Alakai executions",
         version="1",
-        description="Retry and control worker executions; callbacks of workers; probes.",
+        description="Read, follow, retry and control worker executions; callbacks of workers; probes.",
         docs_url=None,  # The documentation page loads scripts from elsewhere; /openapi.json is served.
         redoc_url=None,
         redirect_slashes=False,  # A redirect would repeat the caller's path.
@@ -41,7 +41,8 @@ def create_app(context: Context) -> FastAPI:
     app.include_router(health.router)
     app.include_router(callbacks.router)
     if app.state.sign_in is not None:
-        app.include_router(executions.router)
+        for part in (bulk, executions, dashboard):
+            app.include_router(part.router)
     errors.install(app)
     app.add_middleware(Guard)
     app.add_middleware(Measuring)
@@ -61,12 +62,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     if context.settings.is_local:
         _log.warning(BYPASS_ACTIVE)
     _log.info(_callbacks(context))
-    beat = asyncio.create_task(context.health.beat())
+    works = [context.health.beat()]
+    if app.state.sign_in is not None:
+        works.append(context.live.run())
+    beside = [asyncio.create_task(work) for work in works]
     try:
         async with context.resources():
             yield
     finally:
-        beat.cancel()
+        for task in beside:
+            task.cancel()
 
 
 def _callbacks(context: Context) -> str:

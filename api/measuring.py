@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from executions.adapters.metrics import HTTP_REQUESTS, HTTP_SECONDS
 
+_STREAM = "text/event-stream"
 _METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})
 
 
@@ -21,12 +23,13 @@ class Measuring:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status, began = 0, time.perf_counter()
+        status, began, is_stream = 0, time.perf_counter(), False
 
         async def counted(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_stream
             if message["type"] == "http.response.start":
                 status = message["status"]
+                is_stream = Headers(raw=message["headers"]).get("content-type", "").startswith(_STREAM)
             await send(message)
 
         try:
@@ -36,4 +39,5 @@ class Measuring:
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"
             # Without an answer: the caller went away before there was one.
             HTTP_REQUESTS.labels(route, method, str(status or 499)).inc()
-            HTTP_SECONDS.labels(route).observe(time.perf_counter() - began)
+            if not is_stream:  # How long somebody stayed says nothing about how fast we answer.
+                HTTP_SECONDS.labels(route).observe(time.perf_counter() - began)

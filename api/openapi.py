@@ -33,11 +33,11 @@ def request_body(schema: type[BaseModel] | dict[str, Any], *, required: bool = T
     return {"requestBody": {"required": required, "content": {"application/json": content}}}
 
 
-def on_execution(body: dict[str, Any]) -> dict[str, Any]:
+def on_execution(body: dict[str, Any] | None = None) -> dict[str, Any]:
     """``openapi_extra`` of a route on one execution: its body, and the path parameter that ``dependencies`` checks."""
     schema = {"type": "string", "pattern": f"^{TASK_ID.pattern}$"}
     parameter = {"name": "taskId", "in": "path", "required": True, "schema": schema, "example": "impl-e2e"}
-    return {"parameters": [parameter], **body}
+    return {"parameters": [parameter], **(body or {})}
 
 
 TASK_ID_TEXT = "taskId must start with a letter or digit and have 1 to 128 of the characters A-Z a-z 0-9 . _ : -"
@@ -63,15 +63,36 @@ BODY_REFUSALS: Responses = {
 }
 """Of every route that takes a body."""
 
-DASHBOARD_REFUSALS: Responses = {
-    **BODY_REFUSALS,
+PERSON_REFUSALS: Responses = {
+    **GUARD_REFUSALS,
     401: error("Nobody is signed in", unauthorized=errors.UNAUTHORIZED),
     403: error("Whoever is signed in is not let in", forbidden=errors.FORBIDDEN),
     429: error("This person asks too often; Retry-After says when again", too_many=errors.TOO_MANY),
-    404: error("There is no record", unknown=errors.NOT_FOUND),
-    502: error("The store or the queue did not do its part", store=errors.STORE_AWAY),
     503: error(
         "The identity provider's keys cannot be had", identity="the identity provider cannot be reached; try again"
     ),
 }
 """Of every route that people use."""
+
+READ_REFUSALS: Responses = {**PERSON_REFUSALS, 502: error("Redis could not be read", store=errors.STORE_AWAY)}
+"""Of every route that people read from."""
+
+DASHBOARD_REFUSALS: Responses = {
+    **BODY_REFUSALS,
+    **PERSON_REFUSALS,
+    404: error("There is no record", unknown=errors.NOT_FOUND),
+    502: error("The store or the queue did not do its part", store=errors.STORE_AWAY),
+}
+"""Of every route with which people do something to an execution."""
+
+
+def not_found(**texts: str) -> dict[str, Any]:
+    return error("There is none, or it is not for this person to see", **texts)
+
+
+def event_stream(description: str, example: str) -> dict[str, Any]:
+    """An answer that goes on: server-sent events, each of which the schema is of."""
+    texts = {"type": "string"}
+    event = {"type": "object", "properties": {"id": texts, "event": texts, "data": texts}, "required": ["data"]}
+    shown = {"schema": event, "examples": {"events": {"value": example}}}
+    return {"description": description, "content": {"text/event-stream": shown}}

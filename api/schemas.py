@@ -9,8 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from executions.rows import STATES, Filters
+
 _TASK_ID = Field(description="The task's id", examples=["impl-e2e"])
 _NO_CONTROL = r"^[^\x00-\x1f\x7f]+$"
+State = Annotated[str, StringConstraints(pattern=f"^({'|'.join(STATES)})$")]
+_Word = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=_NO_CONTROL)]
 
 
 class _Request(BaseModel):
@@ -42,6 +46,38 @@ class ClaimBody(_Request):
     claimId: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
     """Made once by each worker instance, so that its repeats are recognised."""
     token: Annotated[str, StringConstraints(max_length=1024)] | None = Field(default=None, repr=False)
+
+
+class Selector(_Request):
+    """Which tasks: those that all given criteria hold for; at least one must be given."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")  # A misspelled one would select more.
+
+    project: _Word | None = None
+    status: State | None = None
+    actor: _Word | None = None
+    text: _Word | None = None
+    taskIds: Annotated[list[Annotated[str, StringConstraints(max_length=128)]], Field(max_length=200)] | None = None
+
+    @property
+    def filters(self) -> Filters:
+        return Filters(self.project, self.status, self.actor, self.text)
+
+
+class SelectionBody(_Request):
+    """What to do something with, so many at most in one request."""
+
+    selector: Selector
+    dryRun: bool = False
+    limit: Annotated[int, Field(ge=1, le=200)] = 100
+    cursor: Annotated[str, StringConstraints(max_length=2048)] | None = None
+    """``nextCursor`` of the answer before."""
+
+
+class CancelSelectionBody(SelectionBody):
+    """The same with the reason that each of them is ended for."""
+
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=_NO_CONTROL)]
 
 
 class ErrorAnswer(_Answer):
@@ -113,3 +149,118 @@ class UnhealthyAnswer(_Answer):
 
     ok: Literal[False]
     failed: dict[str, str]
+
+
+class ActorShown(_Answer):
+    """Who asked for the work, as the message says."""
+
+    provider: str | None
+    id: str | None
+    display: str | None
+
+
+class TaskRow(_Answer):
+    """The newest event of an execution."""
+
+    executionId: str
+    status: str
+    occurredAt: str
+    eventId: str
+    flow: str | None
+    taskName: str | None
+    project: str | None
+    taskId: str | None
+    taskType: str | None
+    phase: str | None
+    traceId: str | None
+    errorCode: str | None
+    attempt: int | None
+    actor: ActorShown | None
+    prLinks: list[str]
+
+
+class TasksAnswer(_Answer):
+    """Rows from the newest on. A page may be short and still have a ``nextCursor``; the last one has null."""
+
+    tasks: list[TaskRow]
+    nextCursor: str | None
+
+
+class ObstacleShown(_Answer):
+    """What stands in the way of a launch right now."""
+
+    what: str
+    text: str
+
+
+class LateResultShown(_Answer):
+    status: Literal["success", "failure"]
+    receivedAt: str
+    message: str | None
+    pullRequestUrl: str | None
+
+
+class AttemptShown(BaseModel):
+    """One attempt; what is not known of it is left out."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    attempt: int
+    status: str
+    phase: str
+    reason: str
+    message: str
+    errorMessage: str | None
+    lateResults: list[LateResultShown]
+
+
+class ExecutionAnswer(_Answer):
+    """One execution with its attempts, why it stands where it does, and what happens next."""
+
+    taskId: str = _TASK_ID
+    executionId: str
+    taskType: str
+    taskName: str
+    flow: str
+    project: str | None
+    actor: ActorShown | None
+    prLinks: list[str]
+    status: str
+    phase: str
+    reason: str
+    message: str
+    next: str | None
+    attempt: int
+    run: int | None
+    launcher: str | None
+    workerId: str | None
+    traceId: str | None
+    startTime: str | None
+    finishTime: str | None
+    nextRetryTime: str | None
+    schedule: dict[str, Any] | None
+    obstacles: list[ObstacleShown]
+    assignee: str | None
+    retriesLeft: int
+    canRetry: bool
+    retryRefusal: str | None
+    canCancel: bool
+    attempts: list[AttemptShown]
+
+
+class TaskResult(_Answer):
+    """What the single route would have answered for this task."""
+
+    taskId: str
+    status: int
+    body: dict[str, Any]
+
+
+class SelectionAnswer(_Answer):
+    """An answer for each task, in the order they were found in."""
+
+    dryRun: bool
+    results: list[TaskResult]
+    left: list[str]
+    """Tasks that were selected and not come to in time: nothing was done with them."""
+    nextCursor: str | None

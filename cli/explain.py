@@ -12,11 +12,9 @@ from executions.adapters.settings import settings_from_environment
 from executions.cluster import ClusterError
 from executions.errors import AlakaiError
 from executions.explanation import Surroundings, explain
-from executions.index import Index
 from executions.names import checked_task_id, is_hashed_name
+from executions.operations.surroundings import surroundings_of
 from executions.record import Execution
-
-_HOLDERS_READ = 1000
 
 
 class NotFound(AlakaiError):
@@ -29,14 +27,7 @@ def run(name: str, output: Output) -> None:
 
     async def look(store: RedisStore) -> tuple[Execution, Surroundings]:
         execution = await _found(store, name)
-        around = Surroundings(
-            hold=await store.held(),
-            breakers=await store.breakers(),
-            standing=await store.standing(),
-            holders=await store.members(Index.LIVE, limit=_HOLDERS_READ),
-            now_ms=await store.now_ms(),
-        )
-        return execution, around
+        return execution, await surroundings_of(store, execution)
 
     execution, around = asyncio.run(with_store(look))
     lines = list(explain(execution, policy, around))

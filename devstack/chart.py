@@ -151,18 +151,21 @@ def _tables() -> str:
     rows += ["", "Settings, all under `config`:", "", "| Value | Variable | Default |", "|---|---|---|"]
     for name, field in sorted(Settings.model_fields.items()):
         if name not in SET_ELSEWHERE:
-            default = _shown(field.get_default(call_default_factory=True))
+            default = shown(field.get_default(call_default_factory=True))
             rows.append(f"| `config.{to_camel(name)}` | `{name.upper()}` | {default} |")
     return "\n".join(rows)
 
 
-def _shown(default: object) -> str:
-    if default in (None, "", {}, ()):
+def shown(default: object) -> str:
+    """A default as one would write it into the variable; a set in one order, so that no page changes by itself."""
+    if default in (None, "", {}, (), []):
         return ""
-    if isinstance(default, (tuple, frozenset)):
-        return (
-            f"`{','.join(f'{item:g}' if isinstance(item, float) else str(item) for item in sorted(default, key=str))}`"
-        )
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    if isinstance(default, frozenset):
+        default = tuple(sorted(default))
+    if isinstance(default, tuple):
+        return f"`{','.join(f'{item:g}' if isinstance(item, float) else str(item) for item in default)}`"
     return f"`{default}`"
 
 

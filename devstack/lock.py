@@ -25,6 +25,8 @@ OWN_PACKAGES = ("alakai-operator", "alakai-worker")  # the worker is standard li
 UV = "uv==0.13.8"
 SECURITY = ["bandit>=1.9", "pip-audit>=2.10", "schemathesis>=4.32"]
 """What `make verify-security` runs, in an environment of its own."""
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.8,<10"]
+"""What `make docs` builds the site with, in an environment of its own. MkDocs 2 can neither themes nor plugins of 1."""
 HEADER = "# Made by `make lock` from pyproject.toml; do not edit. Digest: {digest}\n"
 COMPILE = (
     *("pip", "compile", "-", "--quiet", "--generate-hashes", "--universal", "--python-version", PYTHON_VERSION),
@@ -40,6 +42,7 @@ def wanted() -> dict[str, list[str]]:
     run = sorted(line for line in needed if _package(line) not in OWN_PACKAGES)
     return {
         "dev.txt": sorted([*run, *project["dependency-groups"]["dev"]]),
+        "docs.txt": DOCS,
         "run.txt": run,
         "security.txt": SECURITY,
         "uv.txt": [UV],
@@ -67,7 +70,7 @@ def compile_lock(name: str, requirements: list[str], upgrade: bool) -> None:
     command = [sys.executable, "-m", "uv", *COMPILE]
     if name == "run.txt":
         command += ["--constraint", str(FOLDER / "dev.txt")]
-    elif name not in ("dev.txt", "security.txt"):  # executables, whose own requirements nobody imports
+    elif name not in ("dev.txt", "docs.txt", "security.txt"):  # executables, whose own requirements nobody imports
         command += ["--no-deps"]
     if path.exists():
         command += ["--output-file", str(path)]  # uv keeps the versions it finds there

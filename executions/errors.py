@@ -23,6 +23,10 @@ class InvalidEvent(AlakaiError):
     """What stands where an event should, on the events queue or the tracking stream; never echoes the input."""
 
 
+class InvalidCursor(AlakaiError):
+    """A cursor of a list that is none of ours; never echoes the input."""
+
+
 class StoreUnavailable(AlakaiError):
     """Redis does not answer, refuses, or is not the one we know. Nothing is known about the command's effect."""
 

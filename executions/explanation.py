@@ -39,9 +39,9 @@ def explain(execution: Execution, policy: Policy, around: Surroundings) -> Itera
     run = f", run {status['run']}" if status["run"] else ""
     yield execution.task_id, f"{status['phase']}, attempt {status['attempt']}{run}"
     yield "why", f"{status['reason']}: {status['message']}"
-    yield from _obstacles(execution, policy, around)
-    yield from _doubt(execution, policy)
-    yield "next", status["next"] or _next_of_worker(execution, policy, around)
+    yield from obstacles(execution, policy, around)
+    yield from doubts(execution, policy)
+    yield "next", next_step(execution, policy, around)
     schedule = status["schedule"]
     if schedule is not None and schedule["outcome"]:
         why = f" ({schedule['reason']})" if schedule["reason"] else ""
@@ -50,7 +50,7 @@ def explain(execution: Execution, policy: Policy, around: Surroundings) -> Itera
         yield from _attempt(attempt)
 
 
-def _obstacles(execution: Execution, policy: Policy, around: Surroundings) -> Iterator[tuple[str, str]]:
+def obstacles(execution: Execution, policy: Policy, around: Surroundings) -> Iterator[tuple[str, str]]:
     """What stands in the way of a launch right now."""
     latest = execution.latest
     if latest.status is not Status.PENDING or latest.launch is not None:
@@ -69,7 +69,7 @@ def _obstacles(execution: Execution, policy: Policy, around: Surroundings) -> It
         yield "held by", f"{shown} and {more} more" if more > 0 else shown or "nobody"
 
 
-def _doubt(execution: Execution, policy: Policy) -> Iterator[tuple[str, str]]:
+def doubts(execution: Execution, policy: Policy) -> Iterator[tuple[str, str]]:
     """A worker that looks gone and is not judged yet."""
     latest, suspicion = execution.latest, execution.latest.suspicion
     if suspicion is None or not latest.is_live:
@@ -84,8 +84,11 @@ def _doubt(execution: Execution, policy: Policy) -> Iterator[tuple[str, str]]:
         yield "  seen", f"{iso_from_ms(item.observed_at)} {item.source}: {item.detail}"
 
 
-def _next_of_worker(execution: Execution, policy: Policy, around: Surroundings) -> str:
-    """What is to come of an execution that nobody has to launch or to retry."""
+def next_step(execution: Execution, policy: Policy, around: Surroundings) -> str:
+    """What is to come, and when. The resource says only what somebody has to launch or to retry."""
+    status = status_from_execution(execution, policy, observed_generation=0, unknown_ms=0)
+    if status["next"]:
+        return str(status["next"])
     latest = execution.latest
     if latest.status.is_finished:
         return "nothing: it is over"

@@ -12,11 +12,13 @@ from typing import Any, Protocol, runtime_checkable
 
 from executions.admission import Admission, Breaker, BreakerRule, Hindrance, Hold, Standing
 from executions.answer import Answer
+from executions.event_stream import LogEntry
 from executions.evidence import Observation
 from executions.feed import FeedEntry
 from executions.index import Index
 from executions.notification import Notification
 from executions.record import Execution, Rung
+from executions.rows import Place
 
 MESSAGE_MEMORY_SECONDS = 15 * 24 * 3600
 """How long an SQS MessageId is remembered: longer than the longest queue retention (14 days)."""
@@ -354,6 +356,44 @@ class Payloads(Protocol):
     async def put(self, task_id: str, task: Mapping[str, Any]) -> None: ...
 
 
+class EventLog(Protocol):
+    """The stream of lifecycle events, for readers of no group. Every method raises StoreUnavailable."""
+
+    async def newest(self) -> str:
+        """Id of the newest entry there ever was; ``event_stream.START`` where there was none."""
+        ...
+
+    async def holds(self, entry_id: str) -> bool:
+        """Whether nothing that came after this entry is gone, so that a reader may go on from there."""
+        ...
+
+    async def between(self, after: str, up_to: str, *, count: int) -> list[LogEntry]:
+        """Entries after the one and up to the other, oldest first."""
+        ...
+
+    async def follow(self, after: str, *, count: int, block_ms: int) -> list[LogEntry]:
+        """Wait for entries after this one; an empty list after ``block_ms``."""
+        ...
+
+    async def projected(self) -> str | None:
+        """Every entry up to this one is in the projection; None where nobody projects."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class TaskList(Protocol):
+    """The latest state of each execution. Every method raises StoreUnavailable."""
+
+    async def read(self, execution_ids: Sequence[str]) -> list[dict[str, str]]:
+        """The newest events of these executions as the projection keeps them, {} where there is none."""
+        ...
+
+    async def newest(self, *, project: str | None, before: Place | None, limit: int) -> list[Place]:
+        """Executions from the newest to older ones, of one project or of all."""
+        ...
+
+
 class IdentityUnavailable(Exception):
     """The identity provider's keys could not be fetched: the caller should try again (HTTP 503), not sign in."""
 
@@ -363,11 +403,13 @@ class Identity:
     """A verified person. ``subject`` is the stable key, ``email`` is verified.
 
     ``domain`` is the organisation that the account belongs to (``hd``); None for an account of nobody's but its own.
+    ``expires_at`` is when the sign-in ends (seconds since the epoch); None where it does not by itself.
     """
 
     subject: str
     email: str
     domain: str | None = None
+    expires_at: int | None = field(default=None, compare=False)
 
 
 class IdentityVerifier(Protocol):

@@ -232,7 +232,7 @@ def status_from_execution(
         }
         if schedule
         else None,
-        "attempts": [_attempt(item) for item in execution.attempts[-ATTEMPTS_SHOWN:]],
+        "attempts": [attempt_status(item) for item in execution.attempts[-ATTEMPTS_SHOWN:]],
         "conditions": conditions(execution, unknown_ms=unknown_ms),
     }
 
@@ -305,7 +305,8 @@ def _next_step(execution: Execution, policy: Policy) -> str | None:
     return "annotate alakai.dev/retry to retry" if policy.may_retry(latest.number) else "nothing: no retry is left"
 
 
-def _attempt(attempt: Attempt) -> dict[str, Any]:
+def attempt_status(attempt: Attempt) -> dict[str, Any]:
+    """One item of the status' list; what is not known is left out."""
     why, result = why_attempt(attempt), attempt.result
     late = attempt.late_results[-1] if attempt.late_results else None
     shown = {

@@ -22,6 +22,33 @@ _ASKED = {
 }
 
 
+COMPONENTS: Mapping[str, str] = {
+    "core": "The API, service `alakai-core`.",
+    "orchestrator": "The controller, service `alakai-orchestrator`.",
+    "worker": "Beside the work, service `alakai-worker-` and the task type.",
+}
+EVENT_FIELDS: Mapping[str, str] = {
+    "time": "when the slice ended",
+    "level": "30",
+    "service": "whose log it is in",
+    "component": "`core`, `orchestrator` or `worker`",
+    "trace_id": "joins all slices of one task",
+    "event": "`payload.source` of the task, else its type",
+    "outcome": "`success`, `error`, or `skipped` where there was nothing to do",
+    "final_status": "how it ended, one of the words below",
+    "duration_ms": "how long it took",
+    "context": "`trace_id` and `component` once more, where log queries look for them",
+    "steps": "each step that was come to: `ok`, `error`, or `-` where it was left out",
+    "error": "null, or `type` and a sanitised `message`",
+    "repo": "`full_name` and `base_ref`",
+    "task": "`task_id`, `task_type` and `source`",
+    "agent": "`provider` and `model`, where a worker told them",
+    "pull_request": "`url` and `number`, where there is one",
+    "slack": "`user_id` of an actor from Slack",
+    "msg": "`[event] <event> -> <outcome>`",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class SliceKind:
     """One kind of work, of one component. ``steps`` are in the order in which they happen."""

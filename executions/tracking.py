@@ -163,6 +163,11 @@ def event_from_text(text: bytes) -> TrackingEvent:
         raise InvalidEvent("not JSON") from None
     if not isinstance(document, dict):
         raise InvalidEvent("not a JSON object")
+    return event_from_document(document)
+
+
+def event_from_document(document: Mapping[str, Any]) -> TrackingEvent:
+    """The same of an object. Raises InvalidEvent."""
     if len(document) > _MAX_FIELDS:
         raise InvalidEvent(f"more than {_MAX_FIELDS} fields")
     try:

@@ -26,6 +26,18 @@ class Visibility:
                 return self.projects[pattern]
         return ()
 
+    def sees(self, email: str, project: str | None, told: object) -> bool:
+        """Whether a person sees an event that tells ``told`` of its visibility; where it tells nothing, the file does.
+
+        Others write events too. What cannot be read as a list of people is for nobody: it was meant to restrict.
+        """
+        if told is None or told == {}:
+            return may_see(email, self.responsible_users(project))
+        users = told.get("responsibleUsers") if isinstance(told, dict) else None
+        if not isinstance(users, list) or not all(isinstance(user, str) for user in users):
+            return False
+        return may_see(email, users)
+
 
 def may_see(email: str, responsible_users: Sequence[str]) -> bool:
     """Addresses are compared without regard to case."""

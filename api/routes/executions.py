@@ -7,7 +7,7 @@ answer is worded in HTTP.
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from starlette.responses import Response
@@ -25,6 +25,9 @@ from executions.errors import QueueUnavailable
 
 PAYLOAD_LOST = "cannot retry: task payload is lost"
 BUDGET_EXHAUSTED = "retry budget exhausted"
+
+Told = tuple[int, dict[str, Any]]
+"""Status and body of an answer about one task."""
 
 router = APIRouter(prefix="/dashboard/executions/{taskId}", tags=["executions"])
 
@@ -66,13 +69,7 @@ async def retry(
     dry_run: Annotated[bool, Query(alias="dryRun", description="Answer what would happen, and do nothing")] = False,
 ) -> Response:
     """Run the failed task again: its stored message is enqueued with the next attempt number."""
-    with gateway_errors():
-        async with Work(context, "retry", task_id) as work:
-            work.ok("authenticate")
-            found = await _requested(context, work, task_id, person.email, dry_run)
-            done = found.reply is Reply.QUEUED and not dry_run
-            work.conclude("success" if done else "skipped", "dry_run" if dry_run else found.reply.value)
-    return _retry_response(context, found)
+    return json_response(*await retried(context, task_id, person.email, dry_run=dry_run))
 
 
 @router.post(
@@ -84,8 +81,7 @@ async def retry(
 async def cancel(person: Person, task_id: TaskId, body: JsonBody, context: ContextOf) -> Response:
     """Stop the live worker and drop a retry that has not begun."""
     reason = validated(ReasonBody, body).reason
-    command = context.commands.cancel(task_id, reason=reason, requested_by=person.email)
-    return await _controlled(context, "cancel", task_id, command)
+    return json_response(*await cancelled(context, task_id, person.email, reason=reason))
 
 
 @router.post(
@@ -97,7 +93,7 @@ async def cancel(person: Person, task_id: TaskId, body: JsonBody, context: Conte
 async def done(person: Person, task_id: TaskId, body: JsonBody, context: ContextOf) -> Response:
     """Drop a scheduled retry; a live worker runs on."""
     validated(ReasonBody, body)
-    return await _controlled(context, "done", task_id, context.commands.mark_done(task_id))
+    return json_response(*await _controlled(context, "done", task_id, context.commands.mark_done(task_id)))
 
 
 @router.post(
@@ -109,7 +105,25 @@ async def done(person: Person, task_id: TaskId, body: JsonBody, context: Context
 async def assign(person: Person, task_id: TaskId, body: JsonBody, context: ContextOf) -> Response:
     """Name who the work is for; a retry scheduled for somebody else is dropped."""
     assignee = validated(AssigneeBody, body).assignee
-    return await _controlled(context, "assign", task_id, context.commands.assign(task_id, assignee=assignee))
+    command = context.commands.assign(task_id, assignee=assignee)
+    return json_response(*await _controlled(context, "assign", task_id, command))
+
+
+async def retried(context: Context, task_id: str, person: str, *, dry_run: bool) -> Told:
+    """One retry, asked for alone or with many. Raises Refused with 502."""
+    with gateway_errors():
+        async with Work(context, "retry", task_id) as work:
+            work.ok("authenticate")
+            found = await _requested(context, work, task_id, person, dry_run)
+            done = found.reply is Reply.QUEUED and not dry_run
+            work.conclude("success" if done else "skipped", "dry_run" if dry_run else found.reply.value)
+    return _retry_told(context, found)
+
+
+async def cancelled(context: Context, task_id: str, person: str, *, reason: str, dry_run: bool = False) -> Told:
+    """One cancellation, asked for alone or with many. Raises Refused with 502."""
+    command = context.commands.cancel(task_id, reason=reason, requested_by=person, dry_run=dry_run)
+    return await _controlled(context, "cancel", task_id, command, dry_run=dry_run)
 
 
 async def _requested(context: Context, work: Work, task_id: str, person: str, dry_run: bool) -> Answer:
@@ -128,28 +142,34 @@ async def _requested(context: Context, work: Work, task_id: str, person: str, dr
     return found
 
 
-async def _controlled(context: Context, operation: str, task_id: str, command: Awaitable[Answer]) -> Response:
+async def _controlled(
+    context: Context, operation: str, task_id: str, command: Awaitable[Answer], *, dry_run: bool = False
+) -> Told:
     with gateway_errors():
         async with Work(context, operation, task_id) as work:
             work.ok("authenticate")
             with work.step(operation):
                 found = await command
-            work.conclude("success" if found.reply is Reply.ACCEPTED else "skipped", found.reply.value)
+            done = found.reply is Reply.ACCEPTED and not dry_run
+            work.conclude("success" if done else "skipped", "dry_run" if dry_run else found.reply.value)
     if found.reply is Reply.NOT_FOUND:
-        return json_response(404, {"error": errors.NOT_FOUND})
-    document = {"taskId": task_id, "attempt": found.attempt, "status": found.status}
-    return json_response(202 if found.reply is Reply.ACCEPTED else 200, document)
+        return 404, {"error": errors.NOT_FOUND}
+    return (202 if found.reply is Reply.ACCEPTED else 200), {
+        "taskId": task_id,
+        "attempt": found.attempt,
+        "status": found.status,
+    }
 
 
-def _retry_response(context: Context, found: Answer) -> Response:
+def _retry_told(context: Context, found: Answer) -> Told:
     match found.reply:
         case Reply.QUEUED:
-            return json_response(202, {"taskId": found.task_id, "attempt": found.attempt, "status": "queued"})
+            return 202, {"taskId": found.task_id, "attempt": found.attempt, "status": "queued"}
         case Reply.NOT_FOUND:
-            return json_response(404, {"error": errors.NOT_FOUND})
+            return 404, {"error": errors.NOT_FOUND}
         case Reply.BUDGET_EXHAUSTED:
-            return json_response(409, {"error": BUDGET_EXHAUSTED, "maxRetries": context.settings.max_retries})
+            return 409, {"error": BUDGET_EXHAUSTED, "maxRetries": context.settings.max_retries}
         case Reply.PAYLOAD_LOST:
-            return json_response(409, {"error": PAYLOAD_LOST})
+            return 409, {"error": PAYLOAD_LOST}
         case _:
-            return json_response(409, {"error": f"cannot retry execution in status '{found.status}'"})
+            return 409, {"error": f"cannot retry execution in status '{found.status}'"}

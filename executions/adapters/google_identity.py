@@ -187,5 +187,10 @@ def _identity(claims: Mapping[str, Any]) -> Identity:
         raise _BadToken("the e-mail address is not verified")
     if not isinstance(subject, str) or not subject or not isinstance(email, str) or not email:
         raise _BadToken("no subject or no e-mail address")
-    domain = claims.get("hd")
-    return Identity(subject, email, domain if isinstance(domain, str) and domain else None)
+    domain, expires = claims.get("hd"), claims.get("exp")
+    return Identity(
+        subject,
+        email,
+        domain if isinstance(domain, str) and domain else None,
+        int(expires) if isinstance(expires, int | float) else None,
+    )

@@ -55,6 +55,12 @@ REDIS_SERVED = Gauge("alakai_redis_served", "1 while Redis is known to be ours; 
 REDIS_CALLS = Gauge("alakai_redis_calls", "Calls to Redis that are under way")
 REDIS_FAILURES = Counter("alakai_redis_failures", "Calls to Redis that failed")
 HTTP_REQUESTS = Counter("alakai_http_requests", "Requests to the API", ("route", "method", "status"))
+STREAMS_OPEN = Gauge("alakai_streams_open", "Readers that follow the dashboard's stream of events")
+STREAMS_DROPPED = Counter(
+    "alakai_streams_dropped",
+    "Readers whose connection was ended: behind (others' events had gone by), stalled (took nothing any more)",
+    ("reason",),
+)
 HTTP_SECONDS = Histogram("alakai_http_request_seconds", "Time that requests to the API took", ("route",))
 WORK_QUEUE_WAIT = Histogram(
     "alakai_work_queue_wait_seconds",

@@ -31,17 +31,24 @@ class Settings(BaseSettings):
     env: str = "production"
     """``local`` selects the local launcher and permits the development sign-in; refused inside a cluster."""
     port: Port = 3000
+    """Where the API listens."""
     controller_port: Port = 8080
+    """Where the controller's probes are."""
     metrics_port: Port | None = None
-    """None: 9090 for the controller, 9091 for the API."""
+    """Prometheus metrics at ``/metrics``; unset: 9090 for the controller, 9091 for the API, or any when it is taken."""
     log_format: Literal["json", "console"] = "json"
+    """``console`` is for people."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The least that is logged."""
 
     redis_url: str = ""
+    """Where the records are: ``redis://``, ``rediss://``, ``redis+sentinel://``; TASK_TRACKING_REDIS_URL when unset."""
     redis_url_file: str = ""
     """Path of a file that holds REDIS_URL, as a mounted Secret does; the user and password in it may change."""
     task_tracking_redis_url: str = ""
+    """Where task tracking is; REDIS_URL when unset. One of the two is needed."""
     task_tracking_redis_url_file: str = ""
+    """The same file for TASK_TRACKING_REDIS_URL."""
     redis_wait_replicas: Annotated[int, Field(ge=0, le=10)] = 0
     """Replicas that must have a commit before it counts; 0 without replicas, or where losing seconds is bearable."""
     redis_wait_seconds: Seconds = 1
@@ -49,46 +56,61 @@ class Settings(BaseSettings):
     executions_redis_key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")] = (
         "alakai-executions"
     )
+    """What the keys of records begin with; the same for controller and API."""
     leader_lease_seconds: Seconds = 10
+    """How long a controller that vanished counts as the leader."""
 
     sqs_queue_url: str = ""
+    """The queue that the controller reads; IMPLEMENTATION_SQS_QUEUE_URL when unset."""
     implementation_sqs_queue_url: str = ""
+    """The queue that retries are sent to; SQS_QUEUE_URL when unset. One of the two is needed."""
     outcomes_sqs_queue_url: str = ""
+    """Keeps outcomes while Redis is away; SQS_QUEUE_URL with ``-outcomes`` when unset, and made when it is missing."""
     ecs_events_sqs_queue_url: str = ""
     """A queue that EventBridge sends ``ECS Task State Change`` events to; empty: the sweep alone finds changes."""
     slots_total: Annotated[int, Field(ge=1)] | None = None
-    """Attempts that may be live at once; None: as many as there are."""
+    """Attempts that may be live at once; unset: no limit. Who finds no slot waits in the order of age."""
     slots_per_type: Annotated[dict[str, Annotated[int, Field(ge=0)]], NoDecode] = Field(default_factory=dict)
     """The same by task type: ``implementation=20,digest=5``."""
     breaker_failures: Annotated[int, Field(ge=1)] = 10
     """The same launch failure so many times within the window holds further launches of its class back."""
     breaker_window_seconds: Seconds = 300
+    """Failures that lie further back are not counted."""
     breaker_pause_seconds: Seconds = 60
     """Before one launch is let through, to try whether launches work again."""
     pending_max: Annotated[int, Field(ge=1)] = 10_000
+    """Waiting attempts at which no more messages are taken."""
 
     launcher: str = ""
+    """What starts workers, by the name of its entry point; unset: ``local`` under ENV=local, else ``ecs``."""
     ecs_launcher_file: str = ""
     """Path of the validated file that says where and how ECS runs each task type (``examples/ecs/launcher.yaml``)."""
     kubernetes_launcher_file: str = ""
     """The same for Kubernetes Jobs: a pod template for each task type (``examples/kubernetes/launcher.yaml``)."""
     task_tracking_redis_stream_key: RedisKey = "task-events:v1"
+    """The stream of lifecycle events."""
     task_tracking_stream_keep: Annotated[int, Field(ge=0)] = 10_000
     """So many of the newest events stay on the stream; older ones go once projector and archiver have them."""
     task_tracking_redis_key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{0,64}$")] = ""
     """Put before ``task-tracking:`` in the names of keys."""
     task_tracking_redis_projector_consumer_group: RedisKey = "task-status-projector"
+    """The group of those that keep the latest state of each execution."""
     task_tracking_redis_archiver_consumer_group: RedisKey = "task-history-archiver"
+    """The group of those that write the archive."""
     task_tracking_redis_consumer_name: RedisKey = "alakai"
     """Each replica puts something of its own behind it."""
     task_tracking_s3_archive_enabled: bool = False
+    """Whether every lifecycle event is written to S3 for good."""
     task_tracking_s3_bucket: str = ""
+    """The archive's bucket; it must exist."""
     task_tracking_s3_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*$")] = (
         "task-tracking"
     )
+    """What the names of the archive's objects begin with."""
     task_tracking_s3_batch_seconds: Seconds = 30
     """An event waits for so long at most, until it is written with others of its project and day."""
     task_tracking_s3_batch_events: Annotated[int, Field(ge=1, le=10_000)] = 500
+    """Events that are written together at most."""
     task_visibility_file: str = ""
     """Path of a file that names the responsible users of projects (``examples/visibility.yaml``); without it every
     person who may sign in sees every execution."""
@@ -96,6 +118,7 @@ class Settings(BaseSettings):
     """Path of a file that says who is told of outcomes (``examples/notifications.yaml``); without it nobody is."""
 
     callback_url: str = "http://localhost:3000/task-complete"
+    """Where workers report; they claim their launch at ``task-claim`` beside it."""
     callback_token_keys_file: str = ""
     """Path of the keys that callback tokens are made and verified with; without it callbacks carry none."""
     callback_token_required: bool = False
@@ -103,38 +126,58 @@ class Settings(BaseSettings):
     local_worker: Annotated[
         str, Field(pattern=r"^(manual|succeed|slow|(fail|transient|die|hang)(:([1-9][0-9]{0,2}|all))?)$")
     ] = "manual"
+    """What a local worker does when its message names no ``payload.scenario``."""
     executions_namespace: str = ""
+    """Where the resources are; unset: the pod's namespace, else that of the kubeconfig's context."""
     installation: Annotated[str, Field(max_length=200)] = ""
     """The name of this installation, the same on all its replicas: none of another name gets its queue or prefix."""
 
     task_dashboard_google_client_ids: str = ""
+    """Audiences of the Google ID tokens that the dashboard's routes accept, with commas between; none: they are off."""
     task_dashboard_google_domains: str = ""
     """Google Workspace domains (the token's ``hd``, compared exactly) whose people are let in; empty: any account."""
     task_dashboard_allowed_users: str = ""
     """E-mail addresses or Google's ids (``sub``) of those who are let in; empty: everybody who proves who they are."""
     person_requests_per_second: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10
+    """How often one person may use the dashboard's routes, in the long run; more is answered 429. 0: no limit."""
     person_requests_burst: Annotated[int, Field(ge=1)] = 200
-    """How often one person may use the dashboard's routes; 0 per second: no limit."""
+    """How many such requests may come at once."""
     task_requests_per_second: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5
+    """How often the workers of one task may claim and report, in the long run; more is answered 429. 0: no limit."""
     task_requests_burst: Annotated[int, Field(ge=1)] = 100
-    """How often the workers of one task may claim and report; 0 per second: no limit."""
+    """How many such requests may come at once."""
+
+    streams_max: Annotated[int, Field(ge=1, le=1_500)] = 800
+    """Streams that may be open at one replica. The default is below what a process may have open as 1,024 files."""
+    person_streams_max: Annotated[int, Field(ge=1, le=1_500)] = 250
+    """The same of one person."""
 
     max_retries: Annotated[int, Field(ge=0, le=100)] = 1
+    """Retries per task; the same for controller and API."""
     sweep_interval_seconds: Seconds = 15
+    """Between two looks at live workers and due work."""
     resync_interval_seconds: Seconds = 60
+    """Between two comparisons of Redis and the cluster."""
     lost_worker_grace_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60
+    """How long the callback of a worker that is gone may still come."""
     start_timeout_seconds: Seconds = 900
+    """How long a launched worker may take to start."""
     attempt_timeout_seconds: Seconds | None = None
+    """How long an attempt may run; unset: no limit."""
     retry_delays_seconds: Annotated[tuple[Seconds, ...], NoDecode] = (120, 600, 1800, 7200)
-    """Waits before the first, second, … automatic retry."""
+    """Waits before the first, second, … automatic retry: MAX_RETRIES of them at most, and never more than four."""
     retry_jitter: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.25
     """The part of a wait by which it is made shorter or longer at random, at most."""
     auto_retry_codes: Annotated[frozenset[str], NoDecode] = frozenset(
         {"codex_transient_upstream", "claude_transient_upstream"}
     )
+    """Error codes that are retried automatically, beside the error family ``transient_upstream``."""
     max_launch_tries: Annotated[int, Field(ge=1, le=100)] = 5
+    """Launches of one attempt whose workers never started or were taken away by the platform."""
     retry_redeliver_seconds: Seconds = 60
+    """After which a requested retry that nobody took is enqueued again."""
     finished_ttl_seconds: Seconds = 86_400
+    """After which finished resources are removed; records stay."""
 
     @model_validator(mode="before")
     @classmethod

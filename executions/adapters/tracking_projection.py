@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
@@ -15,15 +14,8 @@ from redis.exceptions import RedisError
 from executions.adapters.redis_connection import redis_errors, script_text
 from executions.adapters.redis_streams import text
 from executions.adapters.tracking_keys import TrackingKeys
+from executions.rows import Place
 from executions.tracking import TrackingEvent
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a reader of the list stands: everything that is older than this follows."""
-
-    occurred_ms: int
-    execution_id: str
 
 
 class TrackingProjection:
@@ -47,14 +39,21 @@ class TrackingProjection:
         return problems
 
     async def read(self, execution_ids: Sequence[str]) -> list[dict[str, str]]:
-        """The hashes of these executions, {} where there is none."""
+        """The hashes of these executions, {} where there is none.
+
+        A key that somebody made something else of is none: it must not hide all the others.
+        """
         if not execution_ids:
             return []
         pipeline = self._redis.pipeline(transaction=False)
         for execution_id in execution_ids:
             pipeline.hgetall(self._keys.execution(execution_id))
         with redis_errors():
-            found = await pipeline.execute()
+            found = await pipeline.execute(raise_on_error=False)
+            for answer in found:
+                if isinstance(answer, RedisError) and "WRONGTYPE" not in str(answer):
+                    raise answer
+        found = [{} if isinstance(answer, RedisError) else answer for answer in found]
         return [{text(name): text(value) for name, value in item.items()} for item in found]
 
     async def newest(self, *, project: str | None, before: Place | None, limit: int) -> list[Place]:

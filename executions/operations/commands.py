@@ -82,13 +82,11 @@ class Commands:
             await self._send_retry(marked)
         return done.answer
 
-    async def cancel(self, task_id: str, *, reason: str, requested_by: str) -> Answer:
-        return await self._change(
-            task_id,
-            lambda seen: control.cancel(
-                seen.execution, task_id, reason=reason, requested_by=requested_by, now_ms=seen.now_ms
-            ),
-        )
+    async def cancel(self, task_id: str, *, reason: str, requested_by: str, dry_run: bool = False) -> Answer:
+        def decide(seen: Snapshot) -> Decision:
+            return control.cancel(seen.execution, task_id, reason=reason, requested_by=requested_by, now_ms=seen.now_ms)
+
+        return decide(await self.store.read(task_id)).answer if dry_run else await self._change(task_id, decide)
 
     async def mark_done(self, task_id: str) -> Answer:
         return await self._change(task_id, lambda seen: control.mark_done(seen.execution, task_id, now_ms=seen.now_ms))

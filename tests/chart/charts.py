@@ -15,7 +15,10 @@ from devstack.kubernetes import ControlPlane
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "helm"
-VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))
+VALUES = [
+    *sorted((Path(__file__).parent / "values").glob("*.yaml")),
+    ROOT / "examples" / "kind" / "values.yaml",
+]
 NAMESPACE, RELEASE = "alakai", "alakai"
 Body = dict[str, Any]
 

@@ -134,6 +134,9 @@ def test_the_responsible_users_are_those_that_were_given(everything: list[Body],
     assert visibility_from(str(path)).responsible_users("my-org/my-repo") == ("jane@example.com",)
     environment = the(everything, "ConfigMap", "alakai")["data"]
     assert environment["TASK_VISIBILITY_FILE"] == "/etc/alakai/config/visibility.yaml"
+    for name in ("controller", "api"):  # the API refuses to start without the file that it is told of
+        paths = {mount["mountPath"] for mount in container(everything, name)["volumeMounts"]}
+        assert paths & {"/etc/alakai/config", "/etc/alakai/config/visibility.yaml"}
 
 
 def test_those_who_are_told_are_those_that_were_given_and_only_the_controller_has_their_secrets(

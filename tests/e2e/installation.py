@@ -258,6 +258,12 @@ class Installation(AbstractContextManager["Installation"]):
         answer = self.http.post(f"{base}{path}", json={} if body is None else body, headers=given)
         return answer.status_code, answer.json()
 
+    def read(self, path: str) -> Any:
+        """The JSON body that the local user gets, which must be a good one."""
+        answer = self.http.get(f"http://localhost:{self.port}{path}", headers={"x-dev-user": DEV_USER})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
     def retry(self, task_id: str, **options: Any) -> tuple[int, Any]:
         return self.post(f"/dashboard/executions/{task_id}/retry", **options)
 

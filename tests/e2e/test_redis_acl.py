@@ -15,7 +15,7 @@ import redis
 from devstack.aws import AwsServer
 from devstack.kubernetes import ControlPlane
 from devstack.redis import RedisServer
-from tests.e2e.installation import Installation, message, told_to_nobody
+from tests.e2e.installation import DEV_USER, Installation, message, told_to_nobody
 
 FILE = Path(__file__).parents[2] / "deploy" / "redis" / "users.acl"
 PASSWORD = "hush-of-the-user"
@@ -24,7 +24,7 @@ NOT_TRIED = frozenset({"quit", "reset", "shutdown", "monitor", "subscribe", "psu
 OF_A_CONNECTION = frozenset({"hello", "auth", "multi", "exec", "client|setname"})
 RARE = frozenset(
     {
-        *("eval", "persist", "pexpire", "script|load", "wait", "zrank", "zremrangebyscore", "zrevrangebyscore"),
+        *("eval", "persist", "pexpire", "script|load", "wait", "zrank", "zremrangebyscore"),
         *("xtrim", "xclaim", "xgroup|delconsumer", "xgroup|destroy", "xinfo|consumers"),
     }
 )
@@ -99,6 +99,13 @@ def test_the_user_is_enough_for_all_that_is_done(
         (dead, *_) = json.loads(installation.alakai_says("notifications", "dead", "--output", "json"))
         assert (dead["channel"], dead["tries"] > 1) == ("webhook", True)
         assert "put into the outbox again" in installation.alakai_says("notifications", "redrive")
+        installation.wait_until(lambda: len(installation.read("/dashboard/tasks")["tasks"]) == 5, 10, "all are listed")
+        assert installation.read("/dashboard/tasks/works")["status"] == "success"
+        assert installation.read("/dashboard/executions/works")["phase"] == "Succeeded"
+        with installation.http.stream(
+            "GET", f"http://localhost:{installation.port}/dashboard/stream", headers={"x-dev-user": DEV_USER}
+        ) as stream:
+            assert "event: reset" in next(text for text in stream.iter_text() if "event:" in text)
         # By hand in Redis, by hand in Kubernetes, a new leader, and a Redis that lost everything.
         admin.delete(f"{installation.prefix}:works")
         installation.wait_until(lambda: installation.resource("works") is None, 30, "its resource goes")
@@ -111,7 +118,11 @@ def test_the_user_is_enough_for_all_that_is_done(
         used = {name.removeprefix("cmdstat_") for name in admin.info("commandstats")}
     assert granted() - OF_A_CONNECTION - RARE - {item.partition("|")[0] for item in granted() if "|" in item} <= {
         *used,
-        *(f"{name}|{part}" for name in used for part in ("create", "exists", "groups", "load", "setid", "setname")),
+        *(
+            f"{name}|{part}"
+            for name in used
+            for part in ("create", "exists", "groups", "load", "setid", "setname", "stream")
+        ),
     }
 
 

@@ -34,12 +34,13 @@ from executions.adapters.redis_feed import FeedCursor, RedisFeed
 from executions.adapters.redis_store import RedisStore
 from executions.adapters.s3_archive import S3Archive
 from executions.adapters.tracking_keys import TrackingKeys
-from executions.adapters.tracking_projection import Place, TrackingProjection
+from executions.adapters.tracking_projection import TrackingProjection
 from executions.adapters.tracking_stream import TrackingStream
 from executions.answer import Answer, Reply
 from executions.errors import ArchiveUnavailable, InvalidSettings
 from executions.moment import iso_from_ms
 from executions.record import Execution
+from executions.rows import Place
 from executions.tracking import event_from_text
 from executions.visibility import Visibility
 from tests.support.builders import NOW_MS, pending, running
@@ -247,6 +248,14 @@ async def test_the_list_is_read_in_pages_from_the_newest_on(world: World) -> Non
     while page := await world.projection.newest(project=None, before=found[-1] if found else None, limit=7):
         found += page
     assert found == expected
+
+
+async def test_a_key_that_is_no_hash_hides_no_other_one(world: World) -> None:
+    await world.put(event("a", 1), event("b", 1))
+    await world.projector().turn()
+    await world.redis.set(world.keys.execution("b"), "somebody's own string")
+    found = await world.projection.read(["b", "a", "c"])
+    assert [item.get("executionId") for item in found] == [None, "a", None]
 
 
 async def test_what_nothing_can_be_made_of_is_set_aside_and_holds_nobody_up(world: World) -> None:

@@ -111,6 +111,13 @@ async def test_the_domain_of_an_account_is_what_the_token_says(hd: object, domai
     assert await verified(token_of({"hd": hd})) == replace(JANE, domain=domain)
 
 
+async def test_a_person_is_known_until_the_token_ends() -> None:
+    ends = int(time.time()) + 1234
+    person = await verified(KEY.token({"exp": ends}))
+    assert person is not None
+    assert person.expires_at == ends
+
+
 @pytest.mark.parametrize("claims", BAD.values(), ids=BAD.keys())
 async def test_a_token_with_a_bad_claim(claims: dict[str, Any]) -> None:
     assert await verified(token_of(claims)) is None

@@ -12,22 +12,29 @@ from pydantic import TypeAdapter
 from starlette.routing import Match
 
 from api.dependencies import Context
+from api.live import Limits, Live
 from api.main import bind, create_app
 from api.probes import Health
-from api.routes import callbacks, executions, health
+from api.routes import bulk, callbacks, dashboard, executions, health
+from api.task_list import VisibleTasks
 from executions.adapters.callback_keys import CallbackKeys
 from executions.adapters.settings import Settings
 from executions.answer import Answer, Reply
 from executions.operations.commands import Commands
 from executions.outcome import outcome_from_document
 from executions.record import Execution
+from executions.visibility import Visibility
 from tests.support.builders import POLICY, running
 from tests.support.fake_identity import JANES_TOKEN, FakeIdentity
 from tests.support.memory_queue import MemoryQueue
 from tests.support.memory_store import MemoryStore
+from tests.support.memory_tracking import MemoryLog, MemoryTasks
 
 ROUTES = [
-    route for module in (health, callbacks, executions) for route in module.router.routes if isinstance(route, APIRoute)
+    route
+    for module in (health, callbacks, bulk, executions, dashboard)
+    for route in module.router.routes
+    if isinstance(route, APIRoute)
 ]
 WRITTEN = Answer(Reply.CLAIMED, "", 1, "pending")
 
@@ -62,6 +69,8 @@ class Api:
     outcomes: MemoryQueue
     identity: FakeIdentity
     probe: FakeProbe
+    tasks: MemoryTasks
+    log: MemoryLog
     events: list[dict[str, Any]] = field(default_factory=list)
 
     async def send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
@@ -82,6 +91,10 @@ class Api:
         """A POST by Jane."""
         headers = {"authorization": f"Bearer {JANES_TOKEN}", **arguments.pop("headers", {})}
         return await self.send("POST", path, json=json, headers=headers, **arguments)
+
+    async def get(self, path: str, *, person: str = JANES_TOKEN, **arguments: Any) -> httpx.Response:
+        """A GET, by Jane unless somebody else's token is given."""
+        return await self.send("GET", path, headers={"authorization": f"Bearer {person}"}, **arguments)
 
     async def retry(self, task_id: str, query: str = "") -> httpx.Response:
         return await self.post(f"/dashboard/executions/{task_id}/retry{query}")
@@ -114,10 +127,13 @@ def made(
     *,
     with_identity: bool = True,
     callback_keys: CallbackKeys | None = None,
+    visibility: Visibility | None = None,
+    limits: Limits | None = None,
     **settings: Any,
 ) -> Api:
     """An application on fakes, with these settings; ``app`` is one made before, which is bound anew."""
     store, retries, outcomes, identity, probe = MemoryStore(), MemoryQueue(), MemoryQueue(), FakeIdentity(), FakeProbe()
+    tasks, log = MemoryTasks(), MemoryLog()
     events: list[dict[str, Any]] = []
     context = Context(
         # What a developer's shell has set is not what is tested here.
@@ -127,6 +143,8 @@ def made(
         outcomes=outcomes,
         identity=identity if with_identity else None,
         health=Health(probe),
+        tasks=VisibleTasks(tasks, visibility or Visibility()),
+        live=Live(log, limits, block_ms=20, pause_seconds=0.01),
         callback_keys=callback_keys,
         clock_ms=lambda: store.now,
         emit=events.append,
@@ -138,4 +156,4 @@ def made(
     http = httpx.AsyncClient(
         transport=httpx.ASGITransport(app=app, raise_app_exceptions=False), base_url="http://api.test"
     )
-    return Api(app, http, context, store, retries, outcomes, identity, probe, events)
+    return Api(app, http, context, store, retries, outcomes, identity, probe, tasks, log, events)

@@ -9,14 +9,17 @@ from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
 from api.body import validated
-from api.schemas import AssigneeBody, ClaimBody, ReasonBody
+from api.schemas import AssigneeBody, CancelSelectionBody, ClaimBody, ReasonBody, SelectionBody
 from executions.names import checked_task_id
 from executions.outcome import outcome_from_document
 from tests.unit.api.harness import ROUTES, Api
 
+STREAM = ("/dashboard/stream", "200")
 READERS: dict[str, Any] = {
     "/task-complete": outcome_from_document,
     "/task-claim": lambda body: validated(ClaimBody, body),
+    "/dashboard/executions/retry": lambda body: validated(SelectionBody, body),
+    "/dashboard/executions/cancel": lambda body: validated(CancelSelectionBody, body),
     "/dashboard/executions/{taskId}/retry": dict,
     "/dashboard/executions/{taskId}/cancel": lambda body: validated(ReasonBody, body),
     "/dashboard/executions/{taskId}/done": lambda body: validated(ReasonBody, body),
@@ -30,14 +33,15 @@ def operations(api: Api) -> list[tuple[str, dict[str, Any]]]:
 
 
 async def test_every_route_is_described(api: Api) -> None:
-    assert {path for path, _ in operations(api)} == {route.path for route in ROUTES}
+    assert {path for path, _ in operations(api)} == {route.path_format for route in ROUTES}
     assert (await api.http.get("/openapi.json")).json()["openapi"].startswith("3.")
 
 
 async def test_every_answer_has_an_example_and_a_description(api: Api) -> None:
     for path, operation in operations(api):
         for code, response in operation["responses"].items():
-            content = response["content"]["application/json"]
+            (kind, content), *_ = response["content"].items()
+            assert kind == ("text/event-stream" if (path, code) == STREAM else "application/json"), (path, code)
             assert content["examples"], (path, code)
             assert content["schema"], (path, code)
             assert response["description"], (path, code)
@@ -46,6 +50,8 @@ async def test_every_answer_has_an_example_and_a_description(api: Api) -> None:
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.path)
 def test_every_example_of_an_answer_fits_its_model(route: APIRoute) -> None:
     for code, response in route.responses.items():
+        if (route.path, str(code)) == STREAM:
+            continue
         for example in response["content"]["application/json"]["examples"].values():
             TypeAdapter(response["model"]).validate_python(example["value"], strict=True)
             if isinstance(code, int) and code >= 400 and "failed" not in example["value"]:
