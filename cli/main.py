@@ -22,6 +22,7 @@ from cli import explain as explain_command
 from cli import fsck as fsck_command
 from cli import get as get_command
 from cli import hold as hold_command
+from cli import notifications as notifications_command
 from cli import prune as prune_command
 from cli import rebuild as rebuild_command
 from cli import seed as seed_command
@@ -274,6 +275,23 @@ def dlq_redrive(
 ) -> None:
     """Send dead letters that are tasks back to the queue; what was done already does nothing."""
     _run(lambda: dlq_command.redrive(everything=everything))
+
+
+notifications = typer.Typer(no_args_is_help=True, help="Notifications of outcomes that could not be delivered.")
+app.add_typer(notifications, name="notifications")
+_Channel = Annotated[str | None, typer.Option(help="webhook, callback, slack or github; all when absent.")]
+
+
+@notifications.command("dead")
+def notifications_dead(channel: _Channel = None, output: _Output = Output.TABLE) -> None:
+    """Show each one that was given up, with the reason."""
+    _run(lambda: notifications_command.show(channel, output))
+
+
+@notifications.command("redrive")
+def notifications_redrive(channel: _Channel = None) -> None:
+    """Put those that were given up into the outbox again; receivers know a repeat by its key."""
+    _run(lambda: notifications_command.redrive(channel))
 
 
 @app.command()

@@ -30,6 +30,7 @@ from controller.loops.outcomes import Outcomes
 from controller.loops.resync import Resync
 from controller.loops.sweep import Sweep
 from controller.mirror import Mirror
+from controller.notifications import Notifications
 from controller.notifier import Notifier
 from controller.observed import ObservedResources
 from controller.ownership import Owned, Ownership
@@ -78,6 +79,7 @@ class App:
     retries: SqsQueue
     kept_outcomes: SqsQueue
     tracking: Tracking
+    notifications: Notifications
     callback_keys: CallbackKeys | None = None
     events: SqsQueue | None = None
     """Where hints come from; None: from nowhere, the sweep alone looks."""
@@ -96,6 +98,7 @@ class App:
             retries=open_queue(settings.implementation_sqs_queue_url, settings),
             kept_outcomes=open_queue(settings.outcomes_queue_url, settings),
             tracking=Tracking.from_settings(settings),
+            notifications=Notifications.from_settings(settings, store),
             callback_keys=open_callback_keys(settings),
             events=open_queue(settings.ecs_events_sqs_queue_url, settings, variable="ECS_EVENTS_SQS_QUEUE_URL")
             if settings.ecs_events_sqs_queue_url
@@ -141,6 +144,7 @@ class App:
             commands=commands,
             launcher=self.launcher,
             tracking=self.tracking,
+            notifications=self.notifications,
             outcomes=outcomes,
             callback_keys=self.callback_keys,
             guard=guard,
@@ -206,7 +210,7 @@ class App:
         probes.stop()
         metrics.stop()
         queues = (self.tasks, self.retries, self.kept_outcomes, self.events)
-        for opened in (*queues, cluster, self.launcher, probe, self.tracking, self.store):
+        for opened in (*queues, cluster, self.launcher, probe, self.tracking, self.notifications, self.store):
             if opened is not None:
                 await opened.close()
 
@@ -222,6 +226,7 @@ class Leader:
     commands: Commands
     launcher: Launcher
     tracking: Tracking
+    notifications: Notifications
     outcomes: Outcomes
     callback_keys: CallbackKeys | None
     guard: EpochGuard
@@ -335,6 +340,7 @@ class Leader:
                 ("rebuild", rebuild.run),
                 ("measures", measures.run),
                 ("publisher", self.tracking.publisher(store).run),
+                *self.notifications.parts().items(),
             ):
                 group.create_task(restarted(name, work), name=name)
 

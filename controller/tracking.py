@@ -32,7 +32,7 @@ from executions.visibility import Visibility
 
 Work = Callable[[], Awaitable[None]]
 FEED_GROUP = "tracking"
-_PROJECTOR_IDLE_SECONDS = 15.0
+_IDLE_SECONDS = 10.0
 _TRIM_SECONDS = 5.0
 _log = structlog.get_logger(__name__)
 
@@ -92,13 +92,13 @@ class Tracking:
 
     def _projector(self) -> Projector:
         group = self.settings.task_tracking_redis_projector_consumer_group
-        return Projector(self._reader("projector", group, _PROJECTOR_IDLE_SECONDS), self.opened.projection)
+        return Projector(self._reader("projector", group, _IDLE_SECONDS), self.opened.projection)
 
     def _archiver(self, archive: S3Archive) -> Archiver:
         settings = self.settings
         group = settings.task_tracking_redis_archiver_consumer_group
         # What is held for a batch must not look as if it were left behind.
-        idle_seconds = max(30.0, 3 * settings.task_tracking_s3_batch_seconds)
+        idle_seconds = max(_IDLE_SECONDS, 3 * settings.task_tracking_s3_batch_seconds)
         return Archiver(
             self._reader("archiver", group, idle_seconds),
             group,

@@ -36,6 +36,7 @@ SET_ELSEWHERE = frozenset(
         "launcher",
         "local_worker",
         "metrics_port",
+        "notifications_file",
         "port",
         "redis_url",
         "redis_url_file",
@@ -49,7 +50,7 @@ SET_ELSEWHERE = frozenset(
 )
 """Settings that the chart derives from other values, or that mean nothing in a cluster."""
 _FREE = re.compile(
-    r"(?:annotations|labels|Labels|Annotations|nodeSelector|affinity|resources|Probe|SecurityContext|launcher\.file|visibility)$"
+    r"(?:annotations|labels|Labels|Annotations|nodeSelector|affinity|resources|Probe|SecurityContext|launcher\.file|notifications\.file|visibility)$"
 )
 """Values that are handed through to Kubernetes, or to a launcher, as they are."""
 _ENUMS = {

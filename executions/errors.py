@@ -51,6 +51,22 @@ class ArchiveUnavailable(AlakaiError):
         self.code = code
 
 
+class NotDelivered(AlakaiError):
+    """A channel did not tell a notification, or nobody knows whether it did; the text says why and holds no secret.
+
+    ``is_refusal``: the receiver was reached and will not take it. ``retry_after_ms`` is how long it asks to wait, and
+    ``is_for_all`` that this is about everything that goes there.
+    """
+
+    def __init__(
+        self, message: str, *, is_refusal: bool = False, retry_after_ms: int | None = None, is_for_all: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.is_refusal = is_refusal
+        self.retry_after_ms = retry_after_ms
+        self.is_for_all = is_for_all
+
+
 class LaunchUnclear(AlakaiError):
     """The launcher's answer was lost or throttled: the same intent must be replayed, never another one."""
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from executions.conditions import phase
+from executions.notification import outcome_of
 from executions.record import Execution
 from executions.tracking import event_id, followed
 
@@ -43,6 +44,8 @@ class FeedEntry:
     occurred_ms: int
     event: Mapping[str, Any] | None = field(default=None, hash=False)
     """What a lifecycle event says of this change (``tracking.followed``); None when the execution took no step."""
+    outcome: Mapping[str, Any] | None = field(default=None, hash=False)
+    """What notifications say of the attempt that ended by this change (``notification.outcome_of``); None: none did."""
 
     @property
     def event_id(self) -> str:
@@ -79,6 +82,7 @@ def entry_between(before: Execution | None, after: Execution, now_ms: int) -> Fe
         transition=transition,
         occurred_ms=now_ms,
         event=followed(after) if took_step else None,
+        outcome=outcome_of(before, after),
     )
 
 

@@ -16,6 +16,7 @@ from executions.event_stream import LogEntry
 from executions.evidence import Observation
 from executions.feed import FeedEntry
 from executions.index import Index
+from executions.notification import Notification
 from executions.record import Execution, Rung
 from executions.rows import Place
 
@@ -309,6 +310,25 @@ class Owning(Protocol):
     async def disown(self, worker_id: str) -> None:
         """Let a worker outlive the resource. Raises LaunchUnclear."""
         ...
+
+
+class Channel(Protocol):
+    """One way to tell outcomes: a webhook, Slack, GitHub. ``name`` is that of its line in the outbox.
+
+    Each notification may be told more than once; the channel sees to it that this does no harm.
+    """
+
+    name: str
+
+    def concerns(self, notification: Notification) -> bool:
+        """Whether it goes this way at all. Pure: no I/O."""
+        ...
+
+    async def deliver(self, notification: Notification, *, now_ms: int) -> None:
+        """Tell it. Raises NotDelivered, StoreUnavailable."""
+        ...
+
+    async def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,11 @@ for _part in ("projector", "archiver"):
     TRACKING_SET_ASIDE.labels(_part)
 ARCHIVE_OPEN = Gauge("alakai_archive_open_batches", "Batches of events that S3 does not have yet")
 ARCHIVE_FAILURES = Counter("alakai_archive_failures", "Attempts to store a batch that failed")
+NOTIFICATIONS = Counter(
+    "alakai_notifications",
+    "Tries to tell an outcome: sent, failed (tried again), dead (given up)",
+    ("channel", "outcome"),
+)
 # Of the leader only; see ``forget_leadership``.
 LEADER = Gauge("alakai_leader", "1 while this replica leads")
 WORK_QUEUE_DEPTH = Gauge("alakai_work_queue_depth", "What is to be looked at, now and later", ("queue", "state"))
@@ -96,10 +101,18 @@ FEED_LAG = Gauge("alakai_feed_lag", "Entries of the change feed that its slowest
 QUEUE_MESSAGES = Gauge("alakai_queue_messages", "Messages in a queue, those under way included", ("queue",))
 DEAD_LETTERS = Gauge("alakai_dead_letters", "Messages in the dead-letter queue of a queue", ("queue",))
 REDIS_BYTES = Gauge("alakai_redis_used_bytes", "Memory that Redis uses")
+NOTIFICATIONS_DEAD = Gauge("alakai_notifications_dead", "Notifications that were given up", ("channel",))
+NOTIFICATIONS_WAITING = Gauge(
+    "alakai_notifications_waiting", "Tasks of which something is still to be told", ("channel",)
+)
+NOTIFICATIONS_AGE = Gauge(
+    "alakai_notifications_oldest_seconds", "How long the oldest notification waits to be delivered", ("channel",)
+)
 _LEADERS = (LEADER, SWEEP_AGE, LIVE, RETRIES_SCHEDULED, OLDEST_WAITING, FEED_LAG, REDIS_BYTES, ON_HOLD)
 _LEADERS_LABELLED = (
     *(WORK_QUEUE_DEPTH, WORK_QUEUE_AGE, QUEUE_MESSAGES, DEAD_LETTERS),
     *(SLOTS_HELD, SLOTS_LIMIT, WAITING, BREAKER_OPEN),
+    *(NOTIFICATIONS_DEAD, NOTIFICATIONS_WAITING, NOTIFICATIONS_AGE),
 )
 _KNOWN_LAUNCHERS = frozenset(point.name for point in entry_points(group="alakai.launchers"))
 _KNOWN_TYPES = ("implementation", "digest", "bug-hunter")

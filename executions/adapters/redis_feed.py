@@ -24,21 +24,29 @@ _FIRST = "0-0"
 class _Group:
     """A registered group of readers: made when it is first used, and again when its stream was removed."""
 
-    def __init__(self, redis: Redis, stream: str, name: str) -> None:
+    def __init__(self, redis: Redis, stream: str, name: str, *, look_back_ms: int | None = None) -> None:
+        """It begins with what happened so long ago; None: with whatever is there."""
         self._redis = redis
         self._stream = stream
         self._name = name
+        self._look_back_ms = look_back_ms
         self._is_registered = False
 
     async def ensure(self) -> None:
         if self._is_registered:
             return
         try:
-            await self._redis.xgroup_create(self._stream, self._name, id="0", mkstream=True)
+            await self._redis.xgroup_create(self._stream, self._name, id=await self._begin(), mkstream=True)
         except ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
         self._is_registered = True
+
+    async def _begin(self) -> str:
+        if self._look_back_ms is None:
+            return _FIRST
+        seconds, micros = await self._redis.time()
+        return f"{int(seconds) * 1000 + int(micros) // 1000 - self._look_back_ms}-0"
 
     def note(self, error: ResponseError) -> None:
         """An emptied Redis has no group any more: it is made anew at the next read."""
@@ -95,11 +103,12 @@ class RedisFeed:
 class FeedCursor:
     """One group's place in the feed, for one reader at a time. Two at once read the same; nobody skips anything."""
 
-    def __init__(self, redis: Redis, prefix: str, *, group: str) -> None:
+    def __init__(self, redis: Redis, prefix: str, *, group: str, look_back_ms: int | None = None) -> None:
+        """A group that is new begins with what happened so long ago; None: with whatever is there."""
         self._redis = redis
         self._stream = Keys(prefix).feed
         self._name = group
-        self._group = _Group(redis, self._stream, group)
+        self._group = _Group(redis, self._stream, group, look_back_ms=look_back_ms)
         self._at: str | None = None
         self._next: str | None = None
 

@@ -96,5 +96,39 @@ class Keys:
         """Counter: rises with every change of leadership."""
         return f"{self.prefix}/fence"
 
+    @property
+    def notifications_put(self) -> str:
+        """Sorted set: ids of the events that were put into the outbox last."""
+        return f"{self.prefix}/notifications/put"
+
+    @property
+    def notification_channels(self) -> str:
+        """Set: the channels that have or had a line."""
+        return f"{self.prefix}/notifications/channels"
+
+    def notification_line(self, channel: str, task_id: str) -> str:
+        """List: what a channel is to tell of a task, oldest first."""
+        return f"{self.prefix}/notifications/line/{channel}/{task_id}"
+
+    def notification_tries(self, channel: str, task_id: str) -> str:
+        """Hash: what became of the head of that line so far."""
+        return f"{self.prefix}/notifications/tries/{channel}/{task_id}"
+
+    def notifications_due(self, channel: str) -> str:
+        """Sorted set: tasks that have a line, by when its head is to be tried next."""
+        return f"{self.prefix}/notifications/due/{channel}"
+
+    def notifications_since(self, channel: str) -> str:
+        """Sorted set: the same tasks, by when their head was put."""
+        return f"{self.prefix}/notifications/since/{channel}"
+
+    def notifications_dead(self, channel: str) -> str:
+        """List: notifications that were given up, with the reason."""
+        return f"{self.prefix}/notifications/dead/{channel}"
+
+    def told_message(self, channel: str, place: str, execution_id: str) -> str:
+        """String with a time to live: which comment or message of that place is the execution's own."""
+        return f"{self.prefix}/notifications/told/{channel}/{place}/{execution_id}"
+
     def task_id_of_record(self, key: str) -> str:
         return key[len(self.prefix) + 1 :]

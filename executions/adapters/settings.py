@@ -114,6 +114,8 @@ class Settings(BaseSettings):
     task_visibility_file: str = ""
     """Path of a file that names the responsible users of projects (``examples/visibility.yaml``); without it every
     person who may sign in sees every execution."""
+    notifications_file: str = ""
+    """Path of a file that says who is told of outcomes (``examples/notifications.yaml``); without it nobody is."""
 
     callback_url: str = "http://localhost:3000/task-complete"
     """Where workers report; they claim their launch at ``task-claim`` beside it."""

@@ -49,6 +49,7 @@ def well() -> None:
     for queue in ("mirror", "reconcile", "operations"):
         metrics.WORK_QUEUE_AGE.labels(queue).set(0)
     metrics.DEAD_LETTERS.labels("tasks").set(0)
+    metrics.NOTIFICATIONS_DEAD.labels("webhook").set(0)
     tell_admission(Standing({}, {}), Slots(), is_held=False)
     metrics.HTTP_REQUESTS.labels("/task-complete", "POST", "200").inc(10)
     count_commit(running(), reported(running(), succeeded=True))
@@ -90,6 +91,7 @@ TROUBLES = {
     ),
     "AlakaiAttemptsFail": Trouble(each_minute=times(3, lambda: count_commit(running(), reported(running())))),
     "AlakaiHasDeadLetters": Trouble(lambda: metrics.DEAD_LETTERS.labels("tasks").set(2)),
+    "AlakaiHasDeadNotifications": Trouble(lambda: metrics.NOTIFICATIONS_DEAD.labels("webhook").set(1)),
     "AlakaiApiFails": Trouble(each_minute=lambda: metrics.HTTP_REQUESTS.labels("/task-complete", "POST", "502").inc(5)),
 }
 

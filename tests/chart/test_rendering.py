@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from redis.asyncio import Redis
 
 from controller.epoch import config_map_name
 from devstack.chart import CHART, SET_ELSEWHERE, values
 from executions.adapters.kubernetes_settings import kubernetes_settings_from_file
+from executions.adapters.notifications_file import open_channels
 from executions.adapters.settings import Settings
 from executions.adapters.visibility_file import visibility_from
 from tests.chart.charts import (
@@ -135,6 +137,26 @@ def test_the_responsible_users_are_those_that_were_given(everything: list[Body],
     for name in ("controller", "api"):  # the API refuses to start without the file that it is told of
         paths = {mount["mountPath"] for mount in container(everything, name)["volumeMounts"]}
         assert paths & {"/etc/alakai/config", "/etc/alakai/config/visibility.yaml"}
+
+
+def test_those_who_are_told_are_those_that_were_given_and_only_the_controller_has_their_secrets(
+    everything: list[Body], tmp_path: Path
+) -> None:
+    text = the(everything, "ConfigMap", "-files")["data"]["notifications.yaml"]
+    (tmp_path / "webhook").write_text("a-secret-of-the-webhook")
+    path = tmp_path / "notifications.yaml"
+    path.write_text(text.replace("/etc/alakai/secrets/notifications/", f"{tmp_path}/"))
+    found = open_channels(Settings(notifications_file=str(path)), Redis())
+    assert found is not None
+    assert [channel.name for channel in found.channels] == ["webhook", "callback:ci.example.com:443"]
+    environment = the(everything, "ConfigMap", "alakai")["data"]
+    assert environment["NOTIFICATIONS_FILE"] == "/etc/alakai/config/notifications.yaml"
+    mounts = {
+        name: {mount["mountPath"] for mount in container(everything, name)["volumeMounts"]}
+        for name in ("controller", "api")
+    }
+    holders = [name for name, paths in mounts.items() if "/etc/alakai/secrets/notifications" in paths]
+    assert holders == ["controller"]
 
 
 @pytest.mark.parametrize("path", VALUES, ids=lambda path: path.stem)

@@ -373,6 +373,17 @@ def message(task_id: str, scenario: str | None = None, **payload: Any) -> dict[s
     }
 
 
+def told_to_nobody(folder: Path) -> Path:
+    """A notification file whose webhook nobody listens to."""
+    (folder / "secret").write_text("a-secret-of-the-webhook")
+    path = folder / "notifications.yaml"
+    path.write_text(
+        f"webhook: {{url: 'http://127.0.0.1:{free_port()}/', secretFile: secret}}\n"
+        "delivery: {firstWaitSeconds: 0.1, giveUpAfterSeconds: 0.5}\n"
+    )
+    return path
+
+
 def events(log: str) -> Iterator[dict[str, Any]]:
     """The summary events of a log."""
     for line in log.splitlines():

@@ -21,7 +21,7 @@ from devstack.infra import ensure_bucket, s3_client
 from devstack.kubernetes import ControlPlane
 from devstack.redis import RedisServer
 from executions.adapters import metrics
-from tests.e2e.installation import DEV_USER, Installation, Running, message
+from tests.e2e.installation import DEV_USER, Installation, Running, message, told_to_nobody
 from tests.e2e.test_losses import metrics_of
 from tests.support.fault_proxy import Fault, FaultProxy
 
@@ -115,6 +115,7 @@ def test_every_metric_is_seen(
         "TASK_TRACKING_S3_ARCHIVE_ENABLED": "true",
         "TASK_TRACKING_S3_BUCKET": BUCKET,
         "TASK_TRACKING_S3_BATCH_SECONDS": "0.5",
+        "NOTIFICATIONS_FILE": str(told_to_nobody(tmp_path)),
     }
     with Installation(redis_server, aws, kube, tmp_path, **settings) as installation:
         ensure_bucket(s3_client(installation.env), BUCKET)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import redis
 from devstack.aws import AwsServer
 from devstack.kubernetes import ControlPlane
 from devstack.redis import RedisServer
-from tests.e2e.installation import DEV_USER, Installation, message
+from tests.e2e.installation import DEV_USER, Installation, message, told_to_nobody
 
 FILE = Path(__file__).parents[2] / "deploy" / "redis" / "users.acl"
 PASSWORD = "hush-of-the-user"
@@ -24,7 +25,7 @@ OF_A_CONNECTION = frozenset({"hello", "auth", "multi", "exec", "client|setname"}
 RARE = frozenset(
     {
         *("eval", "persist", "pexpire", "script|load", "wait", "zrank", "zremrangebyscore"),
-        *("xtrim", "xclaim", "xgroup|delconsumer", "xinfo|consumers"),
+        *("xtrim", "xclaim", "xgroup|delconsumer", "xgroup|destroy", "xinfo|consumers"),
     }
 )
 """Of a rebuild, a breaker, a long feed; that they are used at all is seen in the code."""
@@ -67,7 +68,11 @@ def test_the_user_is_enough_for_all_that_is_done(
         admin.execute_command("CONFIG", "RESETSTAT")
         installation.env["REDIS_URL"] = url_of_user(guarded)
         controller, _ = installation.start_both(
-            SLOTS_TOTAL="5", MAX_RETRIES="2", RETRY_DELAYS_SECONDS="0.5", LOCAL_WORKER="succeed"
+            NOTIFICATIONS_FILE=str(told_to_nobody(tmp_path)),
+            SLOTS_TOTAL="5",
+            MAX_RETRIES="2",
+            RETRY_DELAYS_SECONDS="0.5",
+            LOCAL_WORKER="succeed",
         )
         installation.send(
             message("works"),
@@ -88,6 +93,12 @@ def test_the_user_is_enough_for_all_that_is_done(
         installation.alakai_says("hold", "--reason", "a test")
         installation.alakai_says("resume")
         assert "Succeeded" in installation.alakai_says("explain", "works")
+        installation.wait_until(
+            lambda: "cannot be reached" in installation.alakai_says("notifications", "dead"), 30, "one is given up"
+        )
+        (dead, *_) = json.loads(installation.alakai_says("notifications", "dead", "--output", "json"))
+        assert (dead["channel"], dead["tries"] > 1) == ("webhook", True)
+        assert "put into the outbox again" in installation.alakai_says("notifications", "redrive")
         installation.wait_until(lambda: len(installation.read("/dashboard/tasks")["tasks"]) == 5, 10, "all are listed")
         assert installation.read("/dashboard/tasks/works")["status"] == "success"
         assert installation.read("/dashboard/executions/works")["phase"] == "Succeeded"

@@ -118,7 +118,7 @@ class TlsEnd(AbstractContextManager["TlsEnd"]):
         self._target_port = target_port
         self.authority = folder / "ca.crt"
         key = folder / "tls.key"
-        _write_certificate(self.authority, key)
+        write_certificate(self.authority, key)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.authority, key)
         self._loop = asyncio.new_event_loop()
@@ -166,7 +166,7 @@ async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
         return
 
 
-def _write_certificate(certificate: Path, key_file: Path) -> None:
+def write_certificate(certificate: Path, key_file: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)

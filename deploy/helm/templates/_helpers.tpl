@@ -115,6 +115,9 @@ annotations:
 {{- if .Values.tracking.visibility -}}
 {{- $_ := set $environment "TASK_VISIBILITY_FILE" "/etc/alakai/config/visibility.yaml" -}}
 {{- end -}}
+{{- if .Values.notifications.file -}}
+{{- $_ := set $environment "NOTIFICATIONS_FILE" "/etc/alakai/config/notifications.yaml" -}}
+{{- end -}}
 {{- if .Values.callbackTokens.secretName -}}
 {{- $_ := set $environment "CALLBACK_TOKEN_KEYS_FILE" "/etc/alakai/secrets/callback-tokens/keys" -}}
 {{- $_ := set $environment "CALLBACK_TOKEN_REQUIRED" (toString .Values.callbackTokens.required) -}}
@@ -182,6 +185,10 @@ annotations:
     secretName: {{ .secretName }}
     items: [{ key: {{ .key }}, path: keys }]
 {{- end }}
+{{- end }}
+{{- with .Values.notifications.secretName }}
+- name: notifications
+  secret: { secretName: {{ . }} }
 {{- end }}
 {{- with .Values.aws.credentials }}
 {{- if .secretName }}
