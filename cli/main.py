@@ -1,6 +1,7 @@
 """``alakai``: executions from a terminal, also found as ``kubectl executions``. A module beside this one per command.
 
-Errors are one line on standard error with the remedy, and exit code 1.
+Errors are one line on standard error with the remedy, and exit code 1. Commands import what they need by themselves:
+most of a short one's time would be the imports of the others.
 """
 
 from __future__ import annotations
@@ -9,29 +10,16 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import structlog
 import typer
 
-from cli import archive as archive_command
-from cli import control as control_command
-from cli import dlq as dlq_command
-from cli import doctor as doctor_command
-from cli import explain as explain_command
-from cli import fsck as fsck_command
-from cli import get as get_command
-from cli import hold as hold_command
-from cli import notifications as notifications_command
-from cli import prune as prune_command
-from cli import rebuild as rebuild_command
-from cli import seed as seed_command
-from cli import send as send_command
-from cli import trace as trace_command
-from cli.api import Api
 from cli.output import Output
-from cli.resources import Filter
 from executions.errors import AlakaiError
+
+if TYPE_CHECKING:
+    from cli.api import Api
 
 T = TypeVar("T")
 app = typer.Typer(
@@ -84,6 +72,8 @@ def seed(
     from_env: _FromEnv = False,
 ) -> None:
     """Write a failed implementation execution into Redis, as the retry guide begins."""
+    from cli import seed as seed_command
+
     given = {
         "repo": repo,
         "task_name": task_name,
@@ -106,6 +96,8 @@ def send(
     from_env: _FromEnv = False,
 ) -> None:
     """Send a task message to the queue of SQS_QUEUE_URL."""
+    from cli import send as send_command
+
     given = {"TASK_ID": task_id, "REPO": repo, "PROMPT": prompt, "MESSAGE_BODY": message_body}
     values = {name: value or (_env(name) if from_env else None) for name, value in given.items()}
     _run(lambda: send_command.run(values))
@@ -117,6 +109,8 @@ def explain(
     output: _Output = Output.TABLE,
 ) -> None:
     """Say where a task stands and why, what happens next and when, and what was seen of its workers."""
+    from cli import explain as explain_command
+
     _run(lambda: explain_command.run(name, output))
 
 
@@ -126,12 +120,16 @@ def hold(
     by: Annotated[str | None, typer.Option(help="Who; your user name when absent.")] = None,
 ) -> None:
     """Put the installation on hold: nothing is taken in, nothing is launched; callbacks and cancels go on."""
+    from cli import hold as hold_command
+
     _run(lambda: hold_command.hold(reason, by))
 
 
 @app.command()
 def resume() -> None:
     """End the hold: what waited begins within a second."""
+    from cli import hold as hold_command
+
     _run(hold_command.resume)
 
 
@@ -145,6 +143,9 @@ def get(
     output: _Output = Output.TABLE,
 ) -> None:
     """Show executions, as the cluster has them."""
+    from cli import get as get_command
+    from cli.resources import Filter
+
     _run(lambda: get_command.run(name, Filter(phase, task_type, project, reason), output))
 
 
@@ -157,6 +158,9 @@ def watch(
     wide: Annotated[bool, typer.Option("--wide", help="Project, launcher and worker too.")] = False,
 ) -> None:
     """Show the newest executions in a table that follows them, until Ctrl-C."""
+    from cli import get as get_command
+    from cli.resources import Filter
+
     _run(lambda: get_command.watch(Filter(phase, task_type, project, reason), wide=wide))
 
 
@@ -167,6 +171,8 @@ def trace(
     output: _Output = Output.TABLE,
 ) -> None:
     """Show every slice of work of one trace, in order, from logs of API, controller and workers."""
+    from cli import trace as trace_command
+
     _run(lambda: trace_command.run(trace_id, sources or [], output))
 
 
@@ -179,6 +185,8 @@ def cancel(
     auth_token: _AuthToken = None,
 ) -> None:
     """Stop the live worker and drop a scheduled retry, through the API."""
+    from cli import control as control_command
+
     _run(lambda: control_command.act(_api(core_url, dev_user, auth_token), task_id, "cancel", {"reason": reason}))
 
 
@@ -191,6 +199,8 @@ def done(
     auth_token: _AuthToken = None,
 ) -> None:
     """Drop a scheduled retry and leave a live worker alone, through the API."""
+    from cli import control as control_command
+
     _run(lambda: control_command.act(_api(core_url, dev_user, auth_token), task_id, "done", {"reason": reason}))
 
 
@@ -203,6 +213,8 @@ def assign(
     auth_token: _AuthToken = None,
 ) -> None:
     """Give an execution to somebody else, whose attempt begins at once, through the API."""
+    from cli import control as control_command
+
     _run(lambda: control_command.act(_api(core_url, dev_user, auth_token), task_id, "assign", {"assignee": assignee}))
 
 
@@ -213,6 +225,8 @@ def fsck(
     output: _Output = Output.TABLE,
 ) -> None:
     """Compare records, lists, resources, workers, dashboard and archive. Exit: 0 good, 1 repaired, 4 found or left."""
+    from cli import fsck as fsck_command
+
     code = _run(lambda: fsck_command.run(repair=repair, settle_seconds=settle_seconds, output=output))
     raise typer.Exit(code)
 
@@ -220,12 +234,16 @@ def fsck(
 @app.command()
 def rebuild() -> None:
     """Make the dashboard's rows anew from the records."""
+    from cli import rebuild as rebuild_command
+
     _run(rebuild_command.run)
 
 
 @app.command()
 def doctor(core_url: _CoreUrl = None, output: _Output = Output.TABLE) -> None:
     """Look whether everything is there that an installation needs, and say what to do where it is not."""
+    from cli import doctor as doctor_command
+
     if not _run(lambda: doctor_command.run(core_url, output)):
         raise typer.Exit(1)
 
@@ -236,6 +254,8 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
     """Remove records that were finished before a day and whose events are all in the archive."""
+    from cli import prune as prune_command
+
     _run(lambda: prune_command.run(archived_before, dry_run=dry_run))
 
 
@@ -250,12 +270,16 @@ def archive_read(
     output: _Output = Output.TABLE,
 ) -> None:
     """Show the history of a task, from S3."""
+    from cli import archive as archive_command
+
     _run(lambda: archive_command.read(wanted, project, output))
 
 
 @archive.command("verify")
 def archive_verify() -> None:
     """Compare every object with its receipt."""
+    from cli import archive as archive_command
+
     _run(archive_command.verify)
 
 
@@ -266,6 +290,8 @@ app.add_typer(dlq, name="dlq")
 @dlq.command("list")
 def dlq_list() -> None:
     """Show each dead letter with the reason why it is one."""
+    from cli import dlq as dlq_command
+
     _run(dlq_command.show)
 
 
@@ -274,6 +300,8 @@ def dlq_redrive(
     everything: Annotated[bool, typer.Option("--all", help="Send back what is no task too.")] = False,
 ) -> None:
     """Send dead letters that are tasks back to the queue; what was done already does nothing."""
+    from cli import dlq as dlq_command
+
     _run(lambda: dlq_command.redrive(everything=everything))
 
 
@@ -285,12 +313,16 @@ _Channel = Annotated[str | None, typer.Option(help="webhook, callback, slack or 
 @notifications.command("dead")
 def notifications_dead(channel: _Channel = None, output: _Output = Output.TABLE) -> None:
     """Show each one that was given up, with the reason."""
+    from cli import notifications as notifications_command
+
     _run(lambda: notifications_command.show(channel, output))
 
 
 @notifications.command("redrive")
 def notifications_redrive(channel: _Channel = None) -> None:
     """Put those that were given up into the outbox again; receivers know a repeat by its key."""
+    from cli import notifications as notifications_command
+
     _run(lambda: notifications_command.redrive(channel))
 
 
@@ -304,12 +336,16 @@ def retry(
     from_env: _FromEnv = False,
 ) -> None:
     """Retry a failed execution through the API."""
+    from cli import control as control_command
+
     given = {"task_id": task_id, "core_url": core_url, "dev_user": dev_user, "auth_token": auth_token}
     values = {name: value or (_env(name) if from_env else None) for name, value in given.items()}
     _run(lambda: control_command.retry(values, dry_run=dry_run))
 
 
 def _api(core_url: str | None, dev_user: str | None, auth_token: str | None) -> Api:
+    from cli.api import Api
+
     return Api.of(
         core_url or _env("core_url"),
         dev_user=dev_user or _env("dev_user"),
