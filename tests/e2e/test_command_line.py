@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import select
+import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,6 +110,37 @@ def test_it_is_a_plugin_of_kubectl(archived: Installation) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("NAME")
+
+
+def test_a_table_on_a_terminal_follows_what_happens(archived: Installation) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
+    environment = {**archived.env, "TERM": "xterm", "COLUMNS": "160"}
+    shown = bytearray()
+    with subprocess.Popen(
+        [sys.executable, "-m", "cli.main", "watch", "--phase", "Succeeded"],
+        cwd=Path(__file__).parents[2],
+        env=environment,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    ) as watching:
+        os.close(theirs)
+
+        def has_shown(text: bytes) -> bool:
+            while select.select([ours], [], [], 0)[0]:
+                shown.extend(os.read(ours, 65_536))
+            return text in shown
+
+        try:
+            archived.wait_until(lambda: has_shown(b"PHASE"), 20, "the heading is shown")
+            archived.send(message("watched", "succeed"))
+            archived.wait_until(lambda: has_shown(b"watched"), 20, "what happened since is shown")
+            watching.send_signal(signal.SIGINT)
+            assert watching.wait(10) == 130
+        finally:
+            watching.kill()
+            os.close(ours)
 
 
 def test_an_execution_is_explained_by_either_of_its_names(archived: Installation) -> None:
