@@ -112,7 +112,7 @@ async def test_a_reader_that_stops_reading_is_dropped_and_delays_nobody(
             waited.append(time.monotonic() - began)
         await until(lambda: _dropped(api) == 1.0, "the slow one is dropped", 15)
         assert {tuple(browser.ids) for browser in quick} == {tuple(ids)}
-        assert max(waited) < 3.0
+        assert max(waited) < 8.0, "somebody waited for the one that is given up after 10 s"
         assert api.memory_bytes - before < 150e6, "12 MB of events were sent, and are not kept for anybody"
         # It comes back like any other, with what it missed.
         slow.is_reading.set()
@@ -192,5 +192,5 @@ async def test_a_token_in_the_address_reaches_no_log(redis_server: RedisServer, 
 
 
 def _dropped(api: ApiProcess) -> float:
-    found = re.search(r'alakai_streams_dropped_total\{reason="(?:stalled|behind)"\} (\S+)', api.metrics())
-    return float(found[1]) if found else 0.0
+    found = re.findall(r'alakai_streams_dropped_total\{reason="(?:stalled|behind)"\} (\S+)', api.metrics())
+    return sum(float(value) for value in found)

@@ -48,7 +48,8 @@ from tests.support.builders import NOW_MS, pending, running
 
 BUCKET = "tracking-test"
 PROJECTORS, ARCHIVERS = "projectors", "archivers"
-MANY, EXECUTIONS = 20_000, 700
+MANY = 20_000 if os.environ.get("ALAKAI_E2E_SCALE") == "full" else 4_000
+EXECUTIONS = MANY // 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -470,7 +471,7 @@ def random_events(rng: random.Random) -> Iterator[dict[str, Any]]:
         )
 
 
-async def test_20000_events_in_any_order_with_repeats_through_three_projectors_and_two_archivers(
+async def test_many_events_in_any_order_with_repeats_through_three_projectors_and_two_archivers(
     world: World, redis_server: RedisServer, aws: AwsServer, tmp_path: Path
 ) -> None:
     rng = random.Random(7)
@@ -516,8 +517,8 @@ async def test_20000_events_in_any_order_with_repeats_through_three_projectors_a
             start(part)
         for at in range(0, len(written), 1000):
             await world.put(*written[at : at + 1000])
-            if at == 8000:
-                await until_handled(world, 3000)
+            if at == MANY // 2000 * 1000:
+                await until_handled(world)
                 for victim in victims:
                     victim.send_signal(signal.SIGKILL)
                 start("projector"), start("projector"), start("archiver")
@@ -544,10 +545,10 @@ def order_of(document: dict[str, Any]) -> tuple[int, int, str]:
     return event_from_text(json.dumps(document).encode()).order
 
 
-async def until_handled(world: World, count: int) -> None:
-    """Some of it is projected already."""
+async def until_handled(world: World) -> None:
+    """Much of it is projected already."""
     deadline = time.monotonic() + 60
-    while await world.redis.zcard(world.keys.executions) < min(count, EXECUTIONS * 0.9):
+    while await world.redis.zcard(world.keys.executions) < EXECUTIONS * 0.6:
         assert time.monotonic() < deadline, "nothing is projected"
         await asyncio.sleep(0.05)
 
