@@ -496,6 +496,8 @@ async def test_many_events_in_any_order_with_repeats_through_three_projectors_an
         "CONTROLLER_PORT": "0",
         "METRICS_PORT": "0",
     }
+    for group in (PROJECTORS, ARCHIVERS):
+        await world.stream.group(group, "nobody").ensure()
     started: list[subprocess.Popen[bytes]] = []
 
     def start(part: str) -> subprocess.Popen[bytes]:
