@@ -12,24 +12,21 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import structlog
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from executions.adapters.settings import Settings
+from executions.adapters.watched_file import WatchedFile
 from executions.callback_token import KEY_ID, KeyRing
 from executions.errors import InvalidSettings
 
 VARIABLE = "CALLBACK_TOKEN_KEYS_FILE"
 KEY_BYTES = 32
 """The least that HMAC-SHA-256 makes full use of (RFC 2104, section 3)."""
-_LOOK_AGAIN_SECONDS = 1.0
-_log = structlog.get_logger(__name__)
 
 
 class _File(BaseModel):
@@ -40,42 +37,21 @@ class _File(BaseModel):
 
 
 class CallbackKeys:
-    """The key ring of a file, as new as a second ago. Reading it is a look at a small file in memory."""
+    """The key ring of a file, as new as a second ago."""
 
     def __init__(self, path: Path, audience: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Raises InvalidSettings with one line that says what is wrong with the file, never what is in it."""
-        self._path = path
-        self._audience = audience
-        self._clock = clock
-        self._looked_at = clock()
-        self._version = self._found_version()
-        self._ring = ring_from_file(path, audience)
+        self._file = WatchedFile(
+            path,
+            lambda found: ring_from_file(found, audience),
+            what="The callback keys",
+            about=lambda ring: {"current": ring.current, "keys": len(ring.keys)},
+            clock=clock,
+        )
 
     @property
     def ring(self) -> KeyRing:
-        if self._clock() - self._looked_at >= _LOOK_AGAIN_SECONDS:
-            self._looked_at = self._clock()
-            self._reload()
-        return self._ring
-
-    def _reload(self) -> None:
-        version = self._found_version()
-        if version == self._version:
-            return
-        self._version = version
-        try:
-            self._ring = ring_from_file(self._path, self._audience)
-        except InvalidSettings as error:
-            _log.error("The callback keys were not reloaded; those that are known stay", reason=str(error))
-        else:
-            _log.info("The callback keys were reloaded", current=self._ring.current, keys=len(self._ring.keys))
-
-    def _found_version(self) -> tuple[int, int, int] | None:
-        try:
-            found = os.stat(self._path)
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns, found.st_size
+        return self._file.value
 
 
 def open_callback_keys(settings: Settings) -> CallbackKeys | None:
