@@ -31,7 +31,7 @@ PHASES = "examples,fuzzing"
 STREAMS = """
 [[operations]]
 include-path = "/dashboard/stream"
-request-timeout = 0.15
+request-timeout = 0.5
 """
 """What goes on for ever is read for so long."""
 READY_SECONDS = 30.0
