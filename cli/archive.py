@@ -8,12 +8,15 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 from cli.output import Output, progress, show_document, show_table
+from cli.store import with_store
 from executions.adapters.s3_archive import S3Archive
 from executions.adapters.settings import settings_from_environment
 from executions.adapters.task_tracking import TaskTracking, open_tracking
 from executions.archive import Receipt
-from executions.errors import AlakaiError, InvalidEvent, InvalidSettings, StoreUnavailable
-from executions.tracking import TrackingEvent, event_from_text
+from executions.errors import AlakaiError, InvalidEvent, InvalidSettings, InvalidTask, StoreUnavailable
+from executions.names import checked_task_id
+from executions.record import RecordUnreadable
+from executions.tracking import TrackingEvent, event_from_text, execution_id_of
 
 T = TypeVar("T")
 _AT_ONCE = 8
@@ -74,9 +77,19 @@ async def _events(tracking: TaskTracking, archive: S3Archive, wanted: str, proje
 async def _known(tracking: TaskTracking, wanted: str) -> list[str]:
     """The objects by Redis' word; none when it does not know, or is away: then all objects are looked at."""
     try:
-        return sorted(set((await tracking.ledger.objects_of(wanted)).values()))
+        found = await tracking.ledger.objects_of(wanted) or await tracking.ledger.objects_of(await _row_of(wanted))
+        return sorted(set(found.values()))
     except StoreUnavailable:
         return []
+
+
+async def _row_of(task_id: str) -> str:
+    """The execution id of a task that has a record; else what was asked for."""
+    try:
+        snapshot = await with_store(lambda store: store.read(checked_task_id(task_id)))
+    except (InvalidTask, RecordUnreadable):
+        return task_id
+    return execution_id_of(snapshot.execution) if snapshot.execution is not None else task_id
 
 
 async def _verified(tracking: TaskTracking, archive: S3Archive) -> tuple[list[str], int]:

@@ -27,8 +27,7 @@ from executions.adapters.visibility_file import visibility_from
 from executions.errors import InvalidEvent
 from executions.fsck import Finding, Kind, Picture, Surroundings, findings
 from executions.operations.settle import settle
-from executions.ports import FoundWorker, Launcher, Listing, Snapshot
-from executions.record import RecordUnreadable
+from executions.ports import FoundWorker, Launcher, Listing
 from executions.resource import Observed, observed_from_body
 from executions.tracking import (
     TrackingEvent,
@@ -41,6 +40,7 @@ from executions.tracking import (
 _BATCH = 200
 _REPAIR_SECONDS = 60.0
 _AGAIN_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 8.0
 
 
 class ExitCode(IntEnum):
@@ -77,9 +77,10 @@ async def _repaired(stores: Stores, found: set[Finding]) -> set[Finding]:
         for finding in sorted(found, key=_order):
             await stores.repair(finding)
             bar.advance(task)
-    deadline, left = time.monotonic() + _REPAIR_SECONDS, found
+    deadline, left, pause = time.monotonic() + _REPAIR_SECONDS, found, _AGAIN_SECONDS
     while left and time.monotonic() < deadline:
-        await asyncio.sleep(_AGAIN_SECONDS)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)  # each look lists the whole cluster
         still = {(item.kind, item.subject, item.worker_id) for item in await stores.findings(left)}
         left = {item for item in left if (item.kind, item.subject, item.worker_id) in still}
         for item in left:
@@ -184,7 +185,7 @@ class Stores:
         resources: dict[str, Observed],
         workers: dict[str, list[FoundWorker]],
     ) -> list[Picture]:
-        read = {snapshot.task_id: snapshot for snapshot in await self._read(task_ids)}
+        read = {snapshot.task_id: snapshot for snapshot in await self.store.read_many(task_ids)}
         listed = await RedisInspection(self.store.redis, self.store.keys.prefix).listed(task_ids)
         executions = {task_id: read[task_id].execution for task_id in task_ids if task_id in read}
         told = {
@@ -216,19 +217,6 @@ class Stores:
                 )
             )
         return pictures
-
-    async def _read(self, task_ids: list[str]) -> list[Snapshot]:
-        """Those that can be read."""
-        try:
-            return await self.store.read_many(task_ids)
-        except RecordUnreadable:  # the key holds something else
-            return [snapshot for task_id in task_ids for snapshot in await self._read_one(task_id)]
-
-    async def _read_one(self, task_id: str) -> list[Snapshot]:
-        try:
-            return [await self.store.read(task_id)]
-        except RecordUnreadable:
-            return []
 
     async def _task_ids(self, resources: Iterable[str], workers: Iterable[str]) -> set[str]:
         inspection = RedisInspection(self.store.redis, self.store.keys.prefix)

@@ -338,9 +338,8 @@ def retry(
     """Retry a failed execution through the API."""
     from cli import control as control_command
 
-    given = {"task_id": task_id, "core_url": core_url, "dev_user": dev_user, "auth_token": auth_token}
-    values = {name: value or (_env(name) if from_env else None) for name, value in given.items()}
-    _run(lambda: control_command.retry(values, dry_run=dry_run))
+    given = task_id or (_env("task_id") if from_env else None)
+    _run(lambda: control_command.act(_api(core_url, dev_user, auth_token), given, "retry", {}, dry_run=dry_run))
 
 
 def _api(core_url: str | None, dev_user: str | None, auth_token: str | None) -> Api:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import Any
 
 import orjson
 import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 _UNBOUNDED = 100_000
 """Columns of a "terminal" that is a file or a pipe: nothing is wrapped or cut there."""
@@ -53,9 +53,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     return made
 
 
-def _plain(text: str) -> Any:
-    from rich.text import Text
-
+def _plain(text: str) -> Text:
     return Text("".join(char if char.isprintable() else " " for char in text))
 
 

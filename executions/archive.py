@@ -59,10 +59,3 @@ def by_folder(events: Iterable[tuple[str, TrackingEvent]]) -> Mapping[str, list[
     for entry_id, event in events:
         folders.setdefault(folder_of(event), []).append((entry_id, event))
     return folders
-
-
-def day_of(name: str) -> str | None:
-    """The day that an object's name is of; None for a name that is not one of ours."""
-    parts = name.split("/")
-    is_ours = len(parts) >= 3 and parts[-1].startswith("events-") and parts[-1].endswith(".jsonl")
-    return parts[-2] if is_ours else None

@@ -179,8 +179,3 @@ CATALOGUE = (
         },
     ),
 )
-
-
-def kinds_of(component: str, steps: Mapping[str, object]) -> list[SliceKind]:
-    """The kinds that an event with these steps may be of."""
-    return [kind for kind in CATALOGUE if kind.component == component and set(steps) <= set(kind.steps)]

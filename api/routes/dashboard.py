@@ -64,7 +64,7 @@ _EXECUTION = {
     "next": "annotate alakai.dev/retry to retry",
     "run": 1,
     "launcher": "ecs",
-    "workerId": "arn:aws:ecs:us-east-1:000000000000:task/work/0f",
+    "workerId": "arn:aws:ecs:us-east-1:000000000000:task/workers/0f",
     "startTime": "2026-03-15T09:20:00.000Z",
     "finishTime": "2026-03-15T09:26:53.589Z",
     "nextRetryTime": None,

@@ -85,10 +85,6 @@ class TrackingStream:
             if trimmed < _TRIMMED_AT_ONCE:
                 return gone
 
-    async def length(self) -> int:
-        with redis_errors():
-            return int(await self.redis.xlen(self.keys.stream))
-
     async def ping(self) -> None:
         """Raises StoreUnavailable."""
         with redis_errors():

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from executions.archive import day_of, folder_of, object_name, receipt_for, receipt_from
+from executions.archive import folder_of, object_name, receipt_for, receipt_from
 from executions.errors import InvalidEvent
 from executions.feed import entry_between
 from executions.lifecycle import ended, record_outcome
@@ -204,8 +204,6 @@ def test_an_object_is_of_one_project_and_day() -> None:
     assert folder == "my-org/my-repo/2026-03-15"
     name = object_name(folder, now_ms=1700000000000, suffix="ab12cd")
     assert name == "my-org/my-repo/2026-03-15/events-1700000000000-ab12cd.jsonl"
-    assert day_of(name) == "2026-03-15"
-    assert day_of("my-org/readme.txt") is None
     assert folder_of(read(project=None)) == "no-project/2026-03-15"
 
 
