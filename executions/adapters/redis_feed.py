@@ -7,7 +7,10 @@ every entry.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import orjson
+import structlog
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
@@ -19,6 +22,7 @@ from executions.feed import FeedEntry, entry_from_document
 _COUNTED = 10_000
 """More than this is not told apart."""
 _FIRST = "0-0"
+_log = structlog.get_logger(__name__)
 
 
 class _Group:
@@ -73,7 +77,7 @@ class RedisFeed:
             except ResponseError as error:
                 self._group.note(error)
                 raise
-        return [_decoded(entry) for entry in stream_entries(answer)]
+        return _decoded(stream_entries(answer))
 
     async def lag(self) -> int:
         """How many entries the slowest group has not been given yet."""
@@ -121,7 +125,7 @@ class FeedCursor:
             answer = await self._redis.xread({self._stream: self._at}, count=count, block=block_ms)
         entries = stream_entries(answer)
         self._next = entries[-1][0] if entries else self._at
-        return [_decoded(entry) for entry in entries]
+        return _decoded(entries)
 
     async def advance(self) -> None:
         """Behind what was read last. What is read again after a crash in between was read before."""
@@ -151,5 +155,12 @@ class FeedCursor:
         return next(places, _FIRST)
 
 
-def _decoded(entry: Entry) -> FeedEntry:
-    return entry_from_document(orjson.loads(entry[1][b"change"]))
+def _decoded(entries: Sequence[Entry]) -> list[FeedEntry]:
+    """What of it can be read. A reader that keeps its place would stand before any other entry for ever."""
+    found = list[FeedEntry]()
+    for entry_id, fields in entries:
+        try:
+            found.append(entry_from_document(dict(orjson.loads(fields[b"change"]))))
+        except (KeyError, TypeError, ValueError) as error:
+            _log.error("An entry of the change feed cannot be read", entry=entry_id, reason=type(error).__name__)
+    return found

@@ -201,6 +201,17 @@ async def test_a_publisher_that_crashed_before_it_went_on_publishes_nothing_twic
     assert [item["taskId"] for item in await published(world)] == ["task-1", "task-2"]
 
 
+async def test_an_entry_of_the_feed_that_nobody_can_read_keeps_no_other_from_being_published(
+    world: World, redis_store: RedisStore, prefix: str
+) -> None:
+    publisher = Publisher(FeedCursor(redis_store.redis, prefix, group="tracking"), world.stream, Visibility())
+    for fields in ({"else": "1"}, {"change": "no JSON"}, {"change": "[]"}, {"change": "{}"}):
+        await redis_store.redis.xadd(f"{prefix}/feed", fields)  # type: ignore[arg-type]
+    await commit(redis_store, pending())
+    await publisher.turn()
+    assert [item["taskId"] for item in await published(world)] == ["task-1"]
+
+
 async def test_the_feed_is_not_trimmed_before_it_is_published(
     world: World, redis_store: RedisStore, prefix: str
 ) -> None:
