@@ -197,6 +197,8 @@ class Mirror:
         return observed.status_digest == digest or self._stored_as.get(task_id) == (digest, observed.status_digest)
 
     async def _tell(self, task_id: str, observed: Observed, status: Body) -> Observed:
+        # A finished attempt shown by a resource never changes: not even to what is true after a failover.
+        await self._store.secure()
         kept = self._seen(await self._cluster.patch_status(observed.name, status))
         digest = status_digest(status)
         if kept.status_digest == digest:

@@ -60,7 +60,7 @@ class Notifications:
             for courier in couriers:
                 courier.wake()
 
-        feed = FeedCursor(redis, prefix, group=FEED_GROUP, look_back_ms=_LOOK_BACK_MS)
+        feed = FeedCursor(self.store, group=FEED_GROUP, look_back_ms=_LOOK_BACK_MS)
         announcer = Announcer(feed, outbox, channels, self.settings.policy, on_put=wake_all)
         parts: dict[str, Work] = {"announcer": announcer.run}
         for channel, courier in zip(channels, couriers, strict=True):
@@ -73,7 +73,7 @@ class Notifications:
 
     async def _drop_feed(self) -> None:
         """Nobody reads the feed for notifications: nothing is kept for it."""
-        feed = FeedCursor(self.store.redis, self.store.keys.prefix, group=FEED_GROUP)
+        feed = FeedCursor(self.store, group=FEED_GROUP)
         while True:
             try:
                 await feed.drop()

@@ -64,7 +64,7 @@ class Tracking:
 
     def publisher(self, store: RedisStore) -> Publisher:
         """What the leader runs."""
-        feed = FeedCursor(store.redis, store.keys.prefix, group=FEED_GROUP)
+        feed = FeedCursor(store, group=FEED_GROUP)
         return Publisher(feed, self.opened.stream, self.visibility)
 
     async def is_archived(self, execution: Execution) -> bool:

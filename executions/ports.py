@@ -157,6 +157,13 @@ class Store(Protocol):
         """The one clock for deadlines."""
         ...
 
+    async def secure(self) -> None:
+        """Return once everything read by now would outlive a failover. Raises StoreUnavailable when it might not.
+
+        Others are told of nothing before: what went with a lost master would be told for good.
+        """
+        ...
+
     async def ping(self) -> None: ...
 
 

@@ -16,6 +16,7 @@ from redis.exceptions import ResponseError
 
 from executions.adapters.redis_connection import redis_errors
 from executions.adapters.redis_keys import Keys
+from executions.adapters.redis_store import RedisStore
 from executions.adapters.redis_streams import Entry, order, stream_entries, text
 from executions.feed import FeedEntry, entry_from_document
 
@@ -107,10 +108,11 @@ class RedisFeed:
 class FeedCursor:
     """One group's place in the feed, for one reader at a time. Two at once read the same; nobody skips anything."""
 
-    def __init__(self, redis: Redis, prefix: str, *, group: str, look_back_ms: int | None = None) -> None:
+    def __init__(self, store: RedisStore, *, group: str, look_back_ms: int | None = None) -> None:
         """A group that is new begins with what happened so long ago; None: with whatever is there."""
-        self._redis = redis
-        self._stream = Keys(prefix).feed
+        self._store = store
+        self._redis = redis = store.redis
+        self._stream = store.keys.feed
         self._name = group
         self._group = _Group(redis, self._stream, group, look_back_ms=look_back_ms)
         self._at: str | None = None
@@ -124,6 +126,8 @@ class FeedCursor:
                 self._at = await self._place()
             answer = await self._redis.xread({self._stream: self._at}, count=count, block=block_ms)
         entries = stream_entries(answer)
+        if entries:
+            await self._store.secure()
         self._next = entries[-1][0] if entries else self._at
         return _decoded(entries)
 

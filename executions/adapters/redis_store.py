@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 import structlog
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 
 from executions.adapters.metrics import count_commit
 from executions.adapters.redis_connection import connect, redis_errors, script_text
@@ -218,15 +219,18 @@ class RedisStore:
             return await self._commit(keys=keys, args=args)
         pipeline = self.redis.pipeline(transaction=False)
         await self._commit(keys=keys, args=args, client=pipeline)
-        # WAIT is about the last write of its own connection, and a repeated commit writes nothing.
+        answer, *_ = await self._replicated(pipeline)
+        return answer
+
+    async def _replicated(self, pipeline: Pipeline) -> list[Any]:
+        """The answers to what is in the pipeline, once the replicas have all that was written by then."""
+        # WAIT is about the last write of its own connection, and a repeated commit, or a read, writes nothing.
         pipeline.set(self.keys.waited, 1, px=_WAITED_MS)
         pipeline.execute_command("WAIT", self._wait.replicas, self._wait.milliseconds)
-        answer, _, reached = await pipeline.execute()
+        *answers, reached = await pipeline.execute()
         if reached < self._wait.replicas:
-            raise StoreUnavailable(
-                f"written, and only {reached} of {self._wait.replicas} replicas have it (REDIS_WAIT_REPLICAS)"
-            )
-        return answer
+            raise StoreUnavailable(f"only {reached} of {self._wait.replicas} replicas have it (REDIS_WAIT_REPLICAS)")
+        return answers
 
     async def remembered(self, operation: Operation) -> Answer | None:
         with redis_errors():
@@ -346,6 +350,11 @@ class RedisStore:
         with redis_errors():
             seconds, micros = await self.redis.time()
         return int(seconds) * 1000 + int(micros) // 1000
+
+    async def secure(self) -> None:
+        if self._wait.replicas:
+            with redis_errors():
+                await self._replicated(self.redis.pipeline(transaction=False))
 
     async def ping(self) -> None:
         """Raises StoreUnavailable when Redis does not answer or is not the one we know."""

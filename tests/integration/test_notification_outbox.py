@@ -6,7 +6,6 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from redis.asyncio import Redis
 
 from cli.notifications import dead_of
 from controller.loops.announcer import Announcer
@@ -207,16 +206,16 @@ async def finished(store: RedisStore, task_id: str, *, attempts: int = 1) -> Non
             execution = await commit(store, claimed_again(execution))
 
 
-def announcer(redis: Redis, prefix: str, *, cursor: type[FeedCursor] = FeedCursor) -> Announcer:
-    feed = cursor(redis, prefix, group="notifications", look_back_ms=60_000)
-    return Announcer(feed, NotificationOutbox(redis, prefix), [CHANNEL], POLICY)
+def announcer(store: RedisStore, *, cursor: type[FeedCursor] = FeedCursor) -> Announcer:
+    feed = cursor(store, group="notifications", look_back_ms=60_000)
+    return Announcer(feed, NotificationOutbox(store.redis, store.keys.prefix), [CHANNEL], POLICY)
 
 
 async def test_every_outcome_is_put_in_its_order(
     outbox: NotificationOutbox, redis_store: RedisStore, prefix: str
 ) -> None:
     await finished(redis_store, "one", attempts=3)
-    await announcer(redis_store.redis, prefix).turn()
+    await announcer(redis_store).turn()
     told = []
     while taken := await take(outbox):
         told += [notification_from_text(item.text).document for item in taken]
@@ -253,9 +252,9 @@ async def test_a_crash_between_feed_and_outbox_loses_and_repeats_nothing(
         patched.setattr(NotificationOutbox, "put", dying_put)
         patched.setattr(FeedCursor, "advance", dying_advance)
         with pytest.raises(Crash):
-            await announcer(redis_store.redis, prefix).turn()
+            await announcer(redis_store).turn()
     await finished(redis_store, "three")
-    after = announcer(redis_store.redis, prefix)
+    after = announcer(redis_store)
     await after.turn()
     told = []
     while taken := await take(outbox):
@@ -269,9 +268,7 @@ async def test_what_happened_long_before_it_was_switched_on_is_not_told(
     outbox: NotificationOutbox, redis_store: RedisStore, prefix: str
 ) -> None:
     await finished(redis_store, "yesterday")
-    late = Announcer(
-        FeedCursor(redis_store.redis, prefix, group="notifications", look_back_ms=-1), outbox, [CHANNEL], POLICY
-    )
+    late = Announcer(FeedCursor(redis_store, group="notifications", look_back_ms=-1), outbox, [CHANNEL], POLICY)
     await late.turn(block_ms=1)
     await asyncio.sleep(0.005)
     await finished(redis_store, "today")
@@ -280,14 +277,14 @@ async def test_what_happened_long_before_it_was_switched_on_is_not_told(
 
 
 async def test_the_feed_keeps_nothing_for_it_once_it_is_switched_off(redis_store: RedisStore, prefix: str) -> None:
-    await announcer(redis_store.redis, prefix).turn(block_ms=1)
+    await announcer(redis_store).turn(block_ms=1)
     mirror = RedisFeed(redis_store.redis, prefix, group="mirror", consumer="test")
     for number in range(150):
         await commit(redis_store, running(f"task-{number}"))
     await mirror.read()
     await mirror.trim()
     assert await redis_store.redis.xlen(f"{prefix}/feed") == 150
-    cursor = FeedCursor(redis_store.redis, prefix, group="notifications")
+    cursor = FeedCursor(redis_store, group="notifications")
     await cursor.drop()
     await cursor.drop()
     await mirror.trim()
@@ -303,7 +300,7 @@ async def test_an_outcome_that_nothing_can_be_made_of_holds_nobody_up(
     )
     await redis_store.redis.xadd(f"{prefix}/feed", {"change": change})
     await finished(redis_store, "two")
-    await announcer(redis_store.redis, prefix).turn()
+    await announcer(redis_store).turn()
     assert [item.task_id for item in await take(outbox)] == ["two"]
 
 
@@ -315,7 +312,7 @@ async def test_an_entry_of_a_newer_version_is_read(
         b'"event":null,"outcome":null,"of_tomorrow":5}'
     )
     await redis_store.redis.xadd(f"{prefix}/feed", {"change": change})
-    await announcer(redis_store.redis, prefix).turn()
+    await announcer(redis_store).turn()
     assert await take(outbox) == []
 
 

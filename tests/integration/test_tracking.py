@@ -168,7 +168,7 @@ async def test_every_step_of_a_record_is_on_the_stream_in_its_order(
     world: World, redis_store: RedisStore, prefix: str
 ) -> None:
     visibility = Visibility({"my-org/*": ["lead@example.com"]})
-    publisher = Publisher(FeedCursor(redis_store.redis, prefix, group="tracking"), world.stream, visibility)
+    publisher = Publisher(FeedCursor(redis_store, group="tracking"), world.stream, visibility)
     claimed = await commit(redis_store, pending())
     await commit(redis_store, replace(claimed, attempts=running().attempts))
     await publisher.turn()
@@ -191,10 +191,10 @@ async def test_a_publisher_that_crashed_before_it_went_on_publishes_nothing_twic
             raise Crash
 
     await commit(redis_store, pending())
-    dying = Publisher(Dying(redis_store.redis, prefix, group="tracking"), world.stream, Visibility())
+    dying = Publisher(Dying(redis_store, group="tracking"), world.stream, Visibility())
     with pytest.raises(Crash):
         await dying.turn()
-    next_one = Publisher(FeedCursor(redis_store.redis, prefix, group="tracking"), world.stream, Visibility())
+    next_one = Publisher(FeedCursor(redis_store, group="tracking"), world.stream, Visibility())
     await next_one.turn()
     await commit(redis_store, pending("task-2"))
     await next_one.turn()
@@ -204,7 +204,7 @@ async def test_a_publisher_that_crashed_before_it_went_on_publishes_nothing_twic
 async def test_an_entry_of_the_feed_that_nobody_can_read_keeps_no_other_from_being_published(
     world: World, redis_store: RedisStore, prefix: str
 ) -> None:
-    publisher = Publisher(FeedCursor(redis_store.redis, prefix, group="tracking"), world.stream, Visibility())
+    publisher = Publisher(FeedCursor(redis_store, group="tracking"), world.stream, Visibility())
     for fields in ({"else": "1"}, {"change": "no JSON"}, {"change": "[]"}, {"change": "{}"}):
         await redis_store.redis.xadd(f"{prefix}/feed", fields)  # type: ignore[arg-type]
     await commit(redis_store, pending())
@@ -215,7 +215,7 @@ async def test_an_entry_of_the_feed_that_nobody_can_read_keeps_no_other_from_bei
 async def test_the_feed_is_not_trimmed_before_it_is_published(
     world: World, redis_store: RedisStore, prefix: str
 ) -> None:
-    publisher = Publisher(FeedCursor(redis_store.redis, prefix, group="tracking"), world.stream, Visibility())
+    publisher = Publisher(FeedCursor(redis_store, group="tracking"), world.stream, Visibility())
     await publisher.turn()
     mirror = RedisFeed(redis_store.redis, prefix, group="mirror", consumer="test")
     for number in range(300):

@@ -94,6 +94,9 @@ class UnreliableStore:
     async def now_ms(self) -> int:
         return self.now
 
+    async def secure(self) -> None:
+        await self._store.secure()
+
     async def ping(self) -> None:
         await self._store.ping()
 

@@ -180,6 +180,9 @@ class MemoryStore:
         self._check()
         return self.now
 
+    async def secure(self) -> None:
+        self._check()
+
     async def ping(self) -> None:
         self._check()
 

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from controller import mirror as mirror_module
 from executions.cluster import Conflict, Forbidden, NotFound, TooManyRequests, Unavailable
 from executions.control import suspend
+from executions.errors import StoreUnavailable
 from executions.lifecycle import ended, intend_launch, launched
 from executions.names import FINALIZER, resource_name
 from executions.policy import Policy
@@ -323,6 +324,25 @@ class TestOutage:
             side.store.unavailable = False
             await until(lambda: "task-1" in side.cluster.objects)
         assert not side.mirror.api_is_away
+
+
+class TestFailover:
+    async def test_what_might_be_lost_with_a_master_is_not_shown(self, side: ResourceSide) -> None:
+        """A finished attempt that a resource shows can never be shown otherwise."""
+        await shown(side, running())
+        secure = side.store.secure
+
+        async def insecure() -> None:
+            raise StoreUnavailable("only 0 of 1 replicas have it")
+
+        side.store.secure = insecure  # type: ignore[method-assign]
+        await side.put(succeeded())
+        with pytest.raises(StoreUnavailable):
+            await side.mirror.sync("task-1")
+        assert status(side)["phase"] == "Running"
+        side.store.secure = secure  # type: ignore[method-assign]
+        await side.mirror.sync("task-1")
+        assert status(side)["phase"] == "Succeeded"
 
 
 class TestEnd:
