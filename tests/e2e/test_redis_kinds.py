@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import redis
@@ -25,6 +29,7 @@ from tests.support.builders import pending
 from tests.support.redis_group import RedisGroup, TlsEnd
 
 TASKS = 30
+T = TypeVar("T")
 
 
 @pytest.mark.timeout(240)
@@ -91,14 +96,18 @@ async def test_a_server_whose_certificate_is_not_trusted_is_not_spoken_to(
 ) -> None:
     with TlsEnd(redis_server.port or 0, tmp_path) as tls:
         store = RedisStore(connect(f"rediss://localhost:{tls.port}/0"), "test")
-        with pytest.raises(StoreUnavailable):
-            await store.ping()
-        await store.close()
+        try:
+            with pytest.raises(StoreUnavailable):
+                await store.ping()
+        finally:
+            await store.close()
 
 
 async def test_a_commit_counts_once_the_replicas_have_it(tmp_path: Path) -> None:
-    with RedisGroup(tmp_path) as group:
-        store = RedisStore(connect(group.url), "test", wait=Wait(1, 300))
+    async with AsyncExitStack() as stack:
+        group = stack.enter_context(RedisGroup(tmp_path))
+        store = RedisStore(connect(group.url), "test", wait=Wait(1, 1_000))
+        stack.push_async_callback(store.close)
         await create_epoch(store.redis, "test")
         answer, operation = Answer(Reply.CLAIMED, "task-1"), Operation("message-1")
         seen = await store.read("task-1")
@@ -120,17 +129,24 @@ async def test_a_commit_counts_once_the_replicas_have_it(tmp_path: Path) -> None
         with pytest.raises(StoreUnavailable):
             await FeedCursor(store, group="tracking").read(block_ms=1)
         group.servers[replica].start(group.server_command(replica, of=group.master), port=replica)
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                again = await store.commit(other, pending("task-2"), answer, operation=Operation("message-2"))
-                break
-            except StoreUnavailable:
-                assert time.monotonic() < deadline
+        again = await _once_replicated(
+            lambda: store.commit(other, pending("task-2"), answer, operation=Operation("message-2"))
+        )
         assert again.committed is Committed.REPEATED
-        await store.secure()
-        assert len(await FeedCursor(store, group="tracking").read(block_ms=1)) == 2
-        await store.close()
+        await _once_replicated(store.secure)
+        cursor = FeedCursor(store, group="tracking")
+        assert len(await _once_replicated(lambda: cursor.read(block_ms=1))) == 2
+
+
+async def _once_replicated(ask: Callable[[], Awaitable[T]]) -> T:
+    """What the store answers once its replica confirms in time, which one that has just come back does not always."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return await ask()
+        except StoreUnavailable:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.1)
 
 
 @pytest.mark.parametrize(
