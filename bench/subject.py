@@ -60,6 +60,9 @@ class MemoryQueue:
     async def release(self, messages: Sequence[Message]) -> None:
         self._waiting.extendleft(messages)
 
+    async def waiting(self) -> int:
+        return len(self._waiting)
+
     async def send(self, document: Mapping[str, Any]) -> str:
         raise NotImplementedError("nothing is retried in these measurements")
 

@@ -213,6 +213,10 @@ class Queue(Protocol):
         """Make messages visible again at once, so that another consumer gets them."""
         ...
 
+    async def waiting(self) -> int:
+        """How many messages there are, hidden ones that somebody has received and not deleted included; about."""
+        ...
+
     async def send(self, document: Mapping[str, Any]) -> str:
         """Send one JSON document; returns its MessageId."""
         ...

@@ -6,18 +6,23 @@ Runs on every replica, also while nothing else is received. The API writes them 
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 
 import structlog
 
-from controller.loops.polling import WAIT_SECONDS, Poller, Turn
+from controller.loops.polling import WAIT_SECONDS, Poller, RecentKeys, Turn
 from executions.answer import Reply
+from executions.errors import QueueUnavailable
 from executions.kept_outcome import kept_outcome_from_body
 from executions.operations.commands import Commands
 from executions.ports import Message, Operation, Queue, Store
 
 _EMPTY_POLLS = 2
+_PATIENCE_SECONDS = 600.0
+"""After the last outage of the store, for messages that lie there and never come: twice what brings an unreadable one
+to the dead letters where we made the queue (10 receives, 30 s apart)."""
 _log = structlog.get_logger(__name__)
 
 
@@ -38,10 +43,16 @@ class Outcomes:
         heartbeat: Callable[[], None] = lambda: None,
         draw: Callable[[], float] = random.random,
     ) -> None:
+        self._queue = queue
         self._store = store
         self._commands = commands
         self._empty_polls = 0
+        self._has_read_one = False
+        """Whether this turn brought an outcome that can be read."""
+        self._patient_until: float | None = None
+        """By the loop's clock; None before the store has answered."""
         self._drained_at_ms: int | None = None
+        self._reported = RecentKeys()
         self._poller = Poller(
             queue,
             store,
@@ -58,7 +69,9 @@ class Outcomes:
     def drained_at_ms(self) -> int | None:
         """Since when, by the store's clock, nothing has been waiting; None while something may be.
 
-        That is: two long polls in a row were empty since the last message, the last outage of the store, the start.
+        That is: two long polls in a row brought none since the last outcome, the last outage of the store, the start,
+        and the queue counts none that somebody has received and could not apply yet: such a one is hidden from polls
+        until its visibility time-out. What lies there for ten minutes all the same can be applied by nobody.
         """
         return self._drained_at_ms
 
@@ -75,6 +88,7 @@ class Outcomes:
 
     async def _handle(self, message: Message) -> None:
         kept = kept_outcome_from_body(message.body)
+        self._has_read_one = True
         outcome, operation = kept.outcome, Operation(f"outcome:{message.message_id}")
         answer = await self._commands.complete(
             outcome, received_ms=kept.received_ms, operation=operation, proof=kept.proof
@@ -83,8 +97,12 @@ class Outcomes:
         say("Kept outcome applied", task_id=outcome.task_id, attempt=outcome.attempt, reply=answer.reply.value)
 
     def _count(self, turn: Turn) -> None:
+        has_read_one, self._has_read_one = self._has_read_one, False
         match turn:
             case Turn.EMPTY:
+                self._empty_polls += 1
+            case Turn.HANDLED if not has_read_one:
+                # What nobody can read comes again and again, and is no outcome that a worker waits for.
                 self._empty_polls += 1
             case Turn.QUEUE_AWAY if self.is_drained:
                 # Outcomes are only kept while the store is away, and then this is reset anyway.
@@ -92,8 +110,26 @@ class Outcomes:
             case _:
                 self._empty_polls = 0
                 self._drained_at_ms = None
+                if turn is not Turn.HANDLED:
+                    self._patient_until = None
 
     async def _note_when_drained(self) -> None:
         """Nothing is a reason to wait: what is kept is applied under a hold, too."""
+        now = asyncio.get_running_loop().time()
+        if self._patient_until is None:
+            self._patient_until = now + _PATIENCE_SECONDS
         if self._empty_polls >= _EMPTY_POLLS and self._drained_at_ms is None:
+            if await self._lie_there():
+                if now < self._patient_until:
+                    return
+                _log.warning("Outcomes lie in their queue and cannot be had; lost workers are told all the same")
             self._drained_at_ms = await self._store.now_ms()
+
+    async def _lie_there(self) -> bool:
+        """Whether the queue counts messages that polls do not bring, or does not say."""
+        try:
+            return await self._queue.waiting() > 0
+        except QueueUnavailable as error:
+            if self._reported.add(str(error)):
+                _log.warning("The outcomes queue does not say what it holds", reason=str(error))
+            return True

@@ -129,6 +129,14 @@ class SqsQueue:
         for batch in _batches(messages):
             await self._release(batch)
 
+    async def waiting(self) -> int:
+        """Needs sqs:GetQueueAttributes. A queue that does not exist and may not be made holds nothing."""
+        try:
+            return _count(await self._call("attributes", self._steady, lambda sqs: _attributes(sqs, self._url)))
+        except _QueueMissing:
+            await self._created()
+            return 0
+
     async def send(self, document: Mapping[str, Any]) -> str:
         body = orjson.dumps(document).decode()
         try:

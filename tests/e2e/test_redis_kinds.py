@@ -36,12 +36,7 @@ T = TypeVar("T")
 def test_a_failover_under_load_loses_no_task_and_repeats_none(
     redis_server: RedisServer, aws: AwsServer, kube: ControlPlane, tmp_path: Path
 ) -> None:
-    settings = {
-        "REDIS_WAIT_REPLICAS": "1",
-        # As users have it. An outcome that was kept and could not be applied at once may stay hidden on its queue for
-        # the visibility time-out (30 s): a shorter grace would judge its worker before.
-        "LOST_WORKER_GRACE_SECONDS": "60",
-    }
+    settings = {"REDIS_WAIT_REPLICAS": "1"}
     with (
         RedisGroup(tmp_path / "group") as group,
         Installation(redis_server, aws, kube, tmp_path / "site", REDIS_URL=group.url, **settings) as site,

@@ -151,6 +151,7 @@ async def everything(world: World) -> dict[str, str]:
 
     async def measured() -> None:
         assert (await tasks.depths()).dead_letters == 0
+        assert await outcomes.waiting() == 0
 
     cluster = world.cluster["cluster"]
     calls: dict[str, Call] = {

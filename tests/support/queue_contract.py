@@ -116,6 +116,16 @@ class QueueContract:
         assert await queue.delete(messages) == []
         assert await queue.receive(wait_seconds=2 * self.SECOND) == []
 
+    async def test_it_counts_what_is_there_hidden_or_not(self, queue: Queue, world: World) -> None:
+        assert await queue.waiting() == 0
+        for body in ("x", "y"):
+            await world.put(body)
+        assert await queue.waiting() == 2
+        (first,) = await queue.receive(maximum=1, wait_seconds=self.SECOND)
+        assert await queue.waiting() == 2
+        await queue.delete([first])
+        assert await queue.waiting() == 1
+
     async def test_deleting_and_releasing_nothing_is_nothing(self, queue: Queue) -> None:
         assert await queue.delete([]) == []
         await queue.release([])

@@ -15,7 +15,7 @@ from structlog.typing import EventDict
 from controller.loops.outcomes import Outcomes
 from executions.answer import Answer, Reply
 from executions.callback_token import LaunchProof
-from executions.errors import InvalidOutcome
+from executions.errors import InvalidOutcome, QueueUnavailable, StoreUnavailable
 from executions.kept_outcome import kept_outcome, kept_outcome_from_body
 from executions.operations.commands import Commands
 from executions.policy import Policy
@@ -74,6 +74,7 @@ class Bench:
 @pytest.fixture(autouse=True)
 def quick_back_offs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("controller.loops.polling._BACKOFF_FIRST_SECONDS", 0.02)
+    monkeypatch.setattr("controller.loops.outcomes._PATIENCE_SECONDS", 5.0)
 
 
 @pytest.fixture
@@ -238,6 +239,67 @@ async def test_a_message_and_an_outage_of_the_store_undo_it(bench: Bench) -> Non
         bench.store.unavailable = False
         await bench.drained()
         assert bench.outcomes.drained_at_ms == NOW_MS + 1002
+
+
+async def test_one_that_could_not_be_applied_and_is_hidden_keeps_it_from_being_drained(bench: Bench) -> None:
+    """Given back once, then left to its visibility time-out: polls are empty, and the outcome is still to come."""
+    commit, failures = bench.store.commit, 2
+
+    async def failing(*given: Any, **named: Any) -> Any:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise StoreUnavailable("in between (test)")
+        return await commit(*given, **named)
+
+    bench.store.commit = failing  # type: ignore[method-assign]
+    bench.queue.visibility_seconds = 1.0
+    await bench.queue.put(kept(SUCCESS))
+    drained_while: list[Status] = []
+    async with bench.running():
+        while not drained_while or bench.queue.entries:
+            if bench.outcomes.is_drained:
+                drained_while.append(await bench.status())
+            await asyncio.sleep(0.01)
+    assert set(drained_while) == {Status.SUCCEEDED}
+
+
+async def test_one_that_another_replica_has_taken_keeps_it_from_being_drained(bench: Bench) -> None:
+    await bench.queue.put(kept(SUCCESS))
+    (taken,) = await bench.queue.receive(wait_seconds=0)
+    async with bench.running():
+        receives = bench.queue.receives
+        await until(lambda: bench.queue.receives >= receives + 10)
+        assert not bench.outcomes.is_drained
+        await bench.queue.delete([taken])
+        await bench.drained()
+
+
+async def test_what_nobody_can_read_or_have_keeps_it_for_a_while_only(bench: Bench, logs: list[EventDict]) -> None:
+    """A queue without dead letters gives an unreadable message for days."""
+    await bench.queue.put("nonsense")
+    began = asyncio.get_running_loop().time()
+    async with bench.running():
+        await until(lambda: bench.outcomes.is_drained, seconds=20)
+        assert 5 <= asyncio.get_running_loop().time() - began < 8
+        since = bench.outcomes.drained_at_ms
+        bench.store.now += 1
+        receives = bench.queue.receives
+        await until(lambda: bench.queue.receives >= receives + 300, seconds=30)
+        assert bench.outcomes.drained_at_ms == since
+    assert [line["event"] for line in logs if "lie in their queue" in line["event"]] != []
+
+
+async def test_a_queue_that_does_not_say_what_it_holds_is_reported_once(bench: Bench, logs: list[EventDict]) -> None:
+    async def refused() -> int:
+        raise QueueUnavailable("not permitted (test)")
+
+    bench.queue.waiting = refused  # type: ignore[method-assign]
+    async with bench.running():
+        await until(lambda: bench.queue.receives >= 10)
+        assert not bench.outcomes.is_drained
+        await until(lambda: bench.outcomes.is_drained, seconds=20)
+    assert [line["reason"] for line in logs if "does not say" in line["event"]] == ["not permitted (test)"]
 
 
 async def test_a_queue_that_is_away_drains_nothing_and_undoes_nothing(bench: Bench) -> None:
