@@ -219,6 +219,7 @@ class ExecutionAnswer(_Answer):
 
     taskId: str = _TASK_ID
     executionId: str
+    resourceName: str
     taskType: str
     taskName: str
     flow: str
@@ -246,6 +247,47 @@ class ExecutionAnswer(_Answer):
     retryRefusal: str | None
     canCancel: bool
     attempts: list[AttemptShown]
+
+
+class HoldShown(_Answer):
+    """Nothing is taken in and nothing is launched."""
+
+    by: str
+    reason: str
+    since: str
+
+
+class BreakerShown(_Answer):
+    """Launches of one launcher and task type are held back, because they fail again and again."""
+
+    launcher: str
+    taskType: str
+    code: str
+    openedAt: str
+    probeAt: str
+
+
+class SlotsShown(_Answer):
+    """Live attempts of all people, and those that wait for a slot. ``limit`` null: none."""
+
+    limit: int | None
+    live: int
+    waiting: int
+
+
+class TypeSlotsShown(SlotsShown):
+    taskType: str
+
+
+class OverviewAnswer(_Answer):
+    """What holds for the whole installation right now."""
+
+    now: str
+    hold: HoldShown | None
+    breakers: list[BreakerShown]
+    slots: SlotsShown
+    types: list[TypeSlotsShown]
+    maxRetries: int
 
 
 class TaskResult(_Answer):

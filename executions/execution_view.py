@@ -1,4 +1,5 @@
-"""One execution in full, as the dashboard shows it: the same truth as the resource's status and ``alakai explain``.
+"""One execution in full, as the dashboard shows it: the same truth as the resource's status and ``alakai explain``;
+and the installation at a glance.
 
 Made of the record alone. Never tells the payload, a launch request or a token, and no other task's name: whoever may
 see this execution need not be one who may see those that it waits for.
@@ -6,12 +7,13 @@ see this execution need not be one who may see those that it waits for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alakai_worker.redaction import sanitised
 
-from executions import control, retry
+from executions import control, names, retry
+from executions.admission import Breaker, Hold, Standing
 from executions.answer import Reply
 from executions.explanation import Surroundings, doubts, next_step, obstacles
 from executions.moment import iso_from_ms
@@ -31,15 +33,16 @@ def view(snapshot: Snapshot, execution: Execution, policy: Policy, around: Surro
     """All of it; ``around`` says what it waits for, and what time it is."""
     status = status_from_execution(execution, policy, observed_generation=0, unknown_ms=0)
     told, latest = followed(execution), execution.latest
-    names = ("phase", "reason", "message", "attempt", "run", "launcher", "workerId", "traceId")
+    said = ("phase", "reason", "message", "attempt", "run", "launcher", "workerId", "traceId")
     times = ("startTime", "finishTime", "nextRetryTime", "schedule")
     return {
         "taskId": execution.task_id,
         "executionId": execution_id_of(execution),
+        "resourceName": names.resource_name(execution.task_id),
         "taskType": latest.task_type,
         **{name: told[name] for name in ("taskName", "flow", "project", "prLinks", "status")},
         "actor": actor_shown(told["actor"]),
-        **{name: status[name] for name in (*names, *times)},
+        **{name: status[name] for name in (*said, *times)},
         "next": next_step(execution, policy, around),
         "obstacles": [
             {"what": what.strip(), "text": text}
@@ -50,6 +53,39 @@ def view(snapshot: Snapshot, execution: Execution, policy: Policy, around: Surro
         "retriesLeft": max(policy.max_retries + 1 - latest.number, 0),
         **_possible(snapshot, execution, policy),
         "attempts": [_attempt(item) for item in execution.attempts[-ATTEMPTS_SHOWN:]],
+    }
+
+
+def overview_shown(
+    now_ms: int, hold: Hold | None, breakers: Sequence[Breaker], standing: Standing, policy: Policy
+) -> dict[str, Any]:
+    """What holds for the whole installation: figures only, because whoever reads them may see no other's tasks."""
+    slots, live, waiting = policy.slots, standing.live, standing.waiting
+    types = sorted({*slots.per_type, *live, *waiting})
+    return {
+        "now": iso_from_ms(now_ms),
+        "hold": {"by": hold.by, "reason": hold.reason, "since": iso_from_ms(hold.since_ms)} if hold else None,
+        "breakers": [
+            {
+                "launcher": item.launcher,
+                "taskType": item.task_type,
+                "code": item.code,
+                "openedAt": iso_from_ms(item.opened_ms),
+                "probeAt": iso_from_ms(item.probe_at_ms),
+            }
+            for item in breakers
+        ],
+        "slots": {"limit": slots.total, "live": sum(live.values()), "waiting": sum(waiting.values())},
+        "types": [
+            {
+                "taskType": name,
+                "limit": slots.per_type.get(name),
+                "live": live.get(name, 0),
+                "waiting": waiting.get(name, 0),
+            }
+            for name in types
+        ],
+        "maxRetries": policy.max_retries,
     }
 
 

@@ -26,9 +26,9 @@ from api.openapi import (
     not_found,
     on_execution,
 )
-from api.schemas import ExecutionAnswer, State, TaskRow, TasksAnswer
+from api.schemas import ExecutionAnswer, OverviewAnswer, State, TaskRow, TasksAnswer
 from executions.errors import InvalidCursor
-from executions.execution_view import view
+from executions.execution_view import overview_shown, view
 from executions.operations.surroundings import surroundings_of
 from executions.record import Execution
 from executions.rows import Filters, Place, cursor_from_place, place_from_cursor
@@ -57,6 +57,7 @@ _ROW = {
     "prLinks": [],
 }
 _EXECUTION = {
+    "resourceName": "impl-e2e",
     **{name: _ROW[name] for name in ("taskId", "executionId", "taskType", "taskName", "flow", "project", "actor")},
     **{name: _ROW[name] for name in ("prLinks", "status", "phase", "attempt", "traceId")},
     "reason": "WorkerLost",
@@ -86,6 +87,22 @@ _EXECUTION = {
             "lateResults": [],
         }
     ],
+}
+_OVERVIEW = {
+    "now": "2026-03-15T09:26:53.589Z",
+    "hold": {"by": "jane@example.com", "reason": "the cluster moves", "since": "2026-03-15T09:20:00.000Z"},
+    "breakers": [
+        {
+            "launcher": "ecs",
+            "taskType": "implementation",
+            "code": "WORKER_NEVER_STARTED",
+            "openedAt": "2026-03-15T09:20:00.000Z",
+            "probeAt": "2026-03-15T09:27:00.000Z",
+        }
+    ],
+    "slots": {"limit": 100, "live": 97, "waiting": 4},
+    "types": [{"taskType": "implementation", "limit": None, "live": 97, "waiting": 4}],
+    "maxRetries": 1,
 }
 _STREAM = """retry: 2000
 
@@ -179,6 +196,18 @@ async def execution(person: Person, task_id: TaskId, context: ContextOf) -> Resp
             raise Refused(404, errors.NOT_FOUND)
         around = await surroundings_of(context.store, found)
     return json_response(200, view(snapshot, found, context.commands.policy, around))
+
+
+@router.get(
+    "/overview", responses={**READ_REFUSALS, 200: answer("What holds right now", OverviewAnswer, now=_OVERVIEW)}
+)
+async def overview(person: Person, context: ContextOf) -> Response:
+    """Hold, open breakers and slots of the whole installation: figures, and nothing of anybody's task."""
+    store, policy = context.store, context.commands.policy
+    with gateway_errors():
+        now_ms, hold, breakers = await store.now_ms(), await store.held(), await store.breakers()
+        standing = await store.standing()
+    return json_response(200, overview_shown(now_ms, hold, breakers, standing, policy))
 
 
 @router.get(

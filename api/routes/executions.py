@@ -50,9 +50,13 @@ _RETRY_ANSWERS: Responses = {
 }
 _CONTROL_ANSWERS: Responses = {
     **DASHBOARD_REFUSALS,
+    422: error("A parameter is not usable", dry_run="the parameter 'dryRun' is invalid: bool_parsing"),
     200: answer("Nothing was left to do", AttemptAnswer, unchanged=_ATTEMPT),
     202: answer("Accepted", AttemptAnswer, accepted=_ATTEMPT),
 }
+
+
+DryRun = Annotated[bool, Query(alias="dryRun", description="Answer what would happen, and do nothing")]
 
 
 @router.post(
@@ -66,7 +70,7 @@ async def retry(
     task_id: TaskId,
     _: OptionalJsonBody,
     context: ContextOf,
-    dry_run: Annotated[bool, Query(alias="dryRun", description="Answer what would happen, and do nothing")] = False,
+    dry_run: DryRun = False,
 ) -> Response:
     """Run the failed task again: its stored message is enqueued with the next attempt number."""
     return json_response(*await retried(context, task_id, person.email, dry_run=dry_run))
@@ -78,10 +82,12 @@ async def retry(
     responses=_CONTROL_ANSWERS,
     openapi_extra=on_execution(request_body(ReasonBody, cancel={"reason": "wrong branch"})),
 )
-async def cancel(person: Person, task_id: TaskId, body: JsonBody, context: ContextOf) -> Response:
+async def cancel(
+    person: Person, task_id: TaskId, body: JsonBody, context: ContextOf, dry_run: DryRun = False
+) -> Response:
     """Stop the live worker and drop a retry that has not begun."""
     reason = validated(ReasonBody, body).reason
-    return json_response(*await cancelled(context, task_id, person.email, reason=reason))
+    return json_response(*await cancelled(context, task_id, person.email, reason=reason, dry_run=dry_run))
 
 
 @router.post(
@@ -90,10 +96,13 @@ async def cancel(person: Person, task_id: TaskId, body: JsonBody, context: Conte
     responses=_CONTROL_ANSWERS,
     openapi_extra=on_execution(request_body(ReasonBody, done={"reason": "solved by hand"})),
 )
-async def done(person: Person, task_id: TaskId, body: JsonBody, context: ContextOf) -> Response:
+async def done(
+    person: Person, task_id: TaskId, body: JsonBody, context: ContextOf, dry_run: DryRun = False
+) -> Response:
     """Drop a scheduled retry; a live worker runs on."""
     validated(ReasonBody, body)
-    return json_response(*await _controlled(context, "done", task_id, context.commands.mark_done(task_id)))
+    command = context.commands.mark_done(task_id, dry_run=dry_run)
+    return json_response(*await _controlled(context, "done", task_id, command, dry_run=dry_run))
 
 
 @router.post(
@@ -102,11 +111,13 @@ async def done(person: Person, task_id: TaskId, body: JsonBody, context: Context
     responses=_CONTROL_ANSWERS,
     openapi_extra=on_execution(request_body(AssigneeBody, assign={"assignee": "jane"})),
 )
-async def assign(person: Person, task_id: TaskId, body: JsonBody, context: ContextOf) -> Response:
+async def assign(
+    person: Person, task_id: TaskId, body: JsonBody, context: ContextOf, dry_run: DryRun = False
+) -> Response:
     """Name who the work is for; a retry scheduled for somebody else is dropped."""
     assignee = validated(AssigneeBody, body).assignee
-    command = context.commands.assign(task_id, assignee=assignee)
-    return json_response(*await _controlled(context, "assign", task_id, command))
+    command = context.commands.assign(task_id, assignee=assignee, dry_run=dry_run)
+    return json_response(*await _controlled(context, "assign", task_id, command, dry_run=dry_run))
 
 
 async def retried(context: Context, task_id: str, person: str, *, dry_run: bool) -> Told:

@@ -86,23 +86,26 @@ class Commands:
         def decide(seen: Snapshot) -> Decision:
             return control.cancel(seen.execution, task_id, reason=reason, requested_by=requested_by, now_ms=seen.now_ms)
 
-        return decide(await self.store.read(task_id)).answer if dry_run else await self._change(task_id, decide)
+        return await self._change(task_id, decide, dry_run=dry_run)
 
-    async def mark_done(self, task_id: str) -> Answer:
-        return await self._change(task_id, lambda seen: control.mark_done(seen.execution, task_id, now_ms=seen.now_ms))
+    async def mark_done(self, task_id: str, *, dry_run: bool = False) -> Answer:
+        def decide(seen: Snapshot) -> Decision:
+            return control.mark_done(seen.execution, task_id, now_ms=seen.now_ms)
 
-    async def assign(self, task_id: str, *, assignee: str | None) -> Answer:
-        return await self._change(
-            task_id,
-            lambda seen: submission.hand_over(
+        return await self._change(task_id, decide, dry_run=dry_run)
+
+    async def assign(self, task_id: str, *, assignee: str | None, dry_run: bool = False) -> Answer:
+        def decide(seen: Snapshot) -> Decision:
+            return submission.hand_over(
                 seen.execution,
                 task_id,
                 assignee=assignee,
                 now_ms=seen.now_ms,
                 policy=self.policy,
                 launcher=self.launcher,
-            ),
-        )
+            )
+
+        return await self._change(task_id, decide, dry_run=dry_run)
 
     async def claim(
         self, task_id: str, *, attempt: int, launch_try: int, claim_id: str, proof: LaunchProof | None = None
@@ -180,6 +183,13 @@ class Commands:
         return answer.reply is Reply.ACCEPTED
 
     async def _change(
-        self, task_id: str, decide: Callable[[Snapshot], Decision], operation: Operation | None = None
+        self,
+        task_id: str,
+        decide: Callable[[Snapshot], Decision],
+        operation: Operation | None = None,
+        *,
+        dry_run: bool = False,
     ) -> Answer:
+        if dry_run:
+            return decide(await self.store.read(task_id)).answer
         return await transact(self.store, task_id, decide, operation=operation)

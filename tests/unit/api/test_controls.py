@@ -136,3 +136,16 @@ async def test_a_field_that_is_wrong_is_named_and_not_repeated(api: Api, control
     assert response.json()["error"].startswith("the field 'assignee'" if control == "assign" else "the field 'reason'")
     assert "canary" not in response.text
     assert (await api.found("task-1")).state == before.state
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+async def test_a_dry_run_tells_what_would_happen_and_does_nothing(api: Api, control: str) -> None:
+    await scheduled(api)
+    before = await api.found("task-1")
+    tried = await api.post(path(control) + "?dryRun=true", json=BODIES[control])
+    assert await api.found("task-1") == before
+    assert api.events[-1]["outcome"] == "skipped"
+    assert api.events[-1]["final_status"] == "dry_run"
+    done = await api.post(path(control), json=BODIES[control])
+    assert (tried.status_code, tried.json()) == (done.status_code, done.json())
+    assert await api.found("task-1") != before

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
 import orjson
 import pytest
 
-from executions.admission import Hold
+from executions.admission import BreakerRule, Hold, Slots, Standing
+from executions.execution_view import overview_shown
 from executions.lifecycle import ended, hindered
 from executions.moment import iso_from_ms
 from executions.ports import Identity
 from executions.record import Evidence, LateResult, Status, Waiting
 from executions.rows import STATES
 from executions.visibility import Visibility
-from tests.support.builders import NOW_MS, a_task, pending, running
+from tests.support.builders import NOW_MS, POLICY, a_task, pending, running
 from tests.support.memory_tracking import tracked
 from tests.unit.api.harness import Api
 
@@ -280,3 +282,43 @@ async def test_redis_is_away(api: Api, path: str) -> None:
 async def test_nobody_reads_without_signing_in(api: Api, path: str) -> None:
     for headers in ({}, {"authorization": "Bearer canary"}, {"x-dev-user": "jane@example.org"}):
         assert (await api.send("GET", path, headers=headers)).status_code == 401
+
+
+def test_slots_are_told_in_all_and_by_type_also_of_types_that_nobody_uses() -> None:
+    policy = replace(POLICY, slots=Slots(10, {"digest": 2}))
+    found = overview_shown(NOW_MS, None, [], Standing({"implementation": 3}, {"implementation": 1, "bug": 2}), policy)
+    assert found["slots"] == {"limit": 10, "live": 3, "waiting": 3}
+    assert {item.pop("taskType"): item for item in found["types"]} == {
+        "bug": {"limit": None, "live": 0, "waiting": 2},
+        "digest": {"limit": 2, "live": 0, "waiting": 0},
+        "implementation": {"limit": None, "live": 3, "waiting": 1},
+    }
+
+
+async def test_the_installation_at_a_glance(api: Api) -> None:
+    empty = (await api.get("/dashboard/overview")).json()
+    assert (empty["hold"], empty["breakers"]) == (None, [])
+    assert empty["slots"] == {"limit": None, "live": 0, "waiting": 0}
+    await api.keep(running("one"))
+    await api.keep(pending("two"))
+    await api.store.hold(Hold("jane", "the cluster moves", NOW_MS))
+    found = (await api.get("/dashboard/overview")).json()
+    assert found["now"] == iso_from_ms(api.store.now)
+    assert found["hold"] == {"by": "jane", "reason": "the cluster moves", "since": iso_from_ms(NOW_MS)}
+    assert found["maxRetries"] == POLICY.max_retries
+    # Of other people's tasks there are figures, and no name.
+    assert not {"one", "two"} & set(orjson.dumps(found).decode().split('"'))
+
+
+async def test_an_open_breaker_is_seen(api: Api) -> None:
+    rule = BreakerRule(failures=1)
+    assert await api.store.count_launch_failure("ecs", "digest", "WORKER_NEVER_STARTED", key="one", rule=rule)
+    (breaker,) = (await api.get("/dashboard/overview")).json()["breakers"]
+    assert (breaker["launcher"], breaker["taskType"], breaker["code"]) == ("ecs", "digest", "WORKER_NEVER_STARTED")
+    assert breaker["openedAt"] < breaker["probeAt"]
+
+
+async def test_the_overview_is_not_told_without_redis_or_to_nobody(api: Api) -> None:
+    assert (await api.send("GET", "/dashboard/overview")).status_code == 401
+    api.store.unavailable = True
+    assert (await api.get("/dashboard/overview")).status_code == 502
