@@ -14,7 +14,8 @@ from api.dependencies import Context
 from api.guard import Guard
 from api.identity import sign_in_for
 from api.measuring import Measuring
-from api.routes import bulk, callbacks, dashboard, executions, health
+from api.page import open_page
+from api.routes import bulk, callbacks, dashboard, executions, health, page
 
 ROUTE_ENABLED = "Dashboard retry route enabled"
 ROUTE_DISABLED = "Dashboard retry route disabled (TASK_DASHBOARD_GOOGLE_CLIENT_IDS is not set)"
@@ -41,7 +42,7 @@ def create_app(context: Context) -> FastAPI:
     app.include_router(health.router)
     app.include_router(callbacks.router)
     if app.state.sign_in is not None:
-        for part in (bulk, executions, dashboard):
+        for part in (bulk, executions, dashboard, page):
             app.include_router(part.router)
     errors.install(app)
     app.add_middleware(Guard)
@@ -53,6 +54,7 @@ def bind(app: FastAPI, context: Context) -> None:
     """Give an application its context. It keeps no other state, so that a test may bind another one."""
     app.state.context = context
     app.state.sign_in = sign_in_for(context.settings, context.identity)
+    app.state.page = open_page(context.settings)
 
 
 @asynccontextmanager

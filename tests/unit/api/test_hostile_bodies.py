@@ -238,7 +238,9 @@ async def test_another_method_is_refused(api: Api, method: str, path: str) -> No
     assert (response.status_code, response.json()) == (405, {"error": "method not allowed"})
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/redoc", "/dashboard", "/health/", "/task-complete/", "//", "/canary"])
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "/redoc", "/dashboards", "/health/", "/task-complete/", "//", "/canary"]
+)
 async def test_an_unknown_path_is_refused_without_an_echo(api: Api, path: str) -> None:
     response = await api.send("GET", path)
     assert (response.status_code, response.json()) == (404, {"error": "route not found"})
