@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Error
 
+from tests.support.accessibility import IMPACTS, axe_violations
 from tests.support.browser import Watch, watching
 
 HEAD = '<!doctype html><html lang="en"><head><title>A page</title><link rel="icon" href="data:,"></head>'
@@ -237,3 +238,17 @@ def test_the_end_of_a_test_tells_of_every_page_that_it_opened(browser: Browser, 
     assert "console: ?one" in str(caught.value)
     assert "console: ?two" in str(caught.value)
     assert browser.contexts == []
+
+
+def test_axe_finds_what_keeps_people_out_under_a_strict_policy(watched_page: Watch, site: Site) -> None:
+    site.headers["Content-Security-Policy"] = POLICY
+    site.pages["/"] = f"{HEAD}<body><main><h1>A page</h1><img id='logo' src='data:,'><button></button></main></body>"
+    page, _ = watched_page(site.url)
+    page.goto("/")
+    assert axe_violations(page) == [
+        "button-name (critical): Buttons must have discernible text, at button",
+        "image-alt (critical): Images must have alternative text, at #logo",
+    ]
+    page.locator("#logo").evaluate("logo => { logo.alt = 'Alakai' }")
+    page.locator("button").evaluate("button => { button.textContent = 'Retry' }")
+    assert axe_violations(page, IMPACTS) == []
