@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection
 from types import FrameType
 
-from bench import lag, memory, retry, throughput
+from bench import lag, memory, page, retry, throughput
 from bench.errors import BenchError
 from bench.machine import OtherWork, machine_facts
 from bench.report import Figure, render
@@ -24,6 +24,7 @@ MEASUREMENTS: dict[str, tuple[str, Callable[[Stage], Awaitable[list[Figure]]]]] 
     "throughput": ("executions per second and their cost, beside a bare client's", throughput.measure),
     "lag": ("from a commit in Redis until a watch shows it, at half load", lag.measure),
     "memory": ("the controller's memory and start among live resources", memory.measure),
+    "page": ("the dashboard page's frames and memory, with thousands of rows that change", page.measure),
     "retry": ("the retry route beside a route that does nothing", retry.measure),
 }
 _NOTEWORTHY_SHARE = 0.1

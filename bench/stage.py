@@ -37,10 +37,14 @@ class Scale:
     """How long it is looked at, several resyncs included."""
     clicks: int
     """Requests of one run on the retry route."""
+    page_seconds: float
+    """For how long the dashboard page is looked at while its rows change."""
 
 
-FULL = Scale(runs=3, executions=1500, lag_seconds=12, resources=(1_000, 10_000), settle_seconds=8, clicks=1500)
-QUICK = Scale(runs=1, executions=150, lag_seconds=3, resources=(100, 400), settle_seconds=2, clicks=300)
+FULL = Scale(
+    runs=3, executions=1500, lag_seconds=12, resources=(1_000, 10_000), settle_seconds=8, clicks=1500, page_seconds=300
+)
+QUICK = Scale(runs=1, executions=150, lag_seconds=3, resources=(100, 400), settle_seconds=2, clicks=300, page_seconds=5)
 
 
 @dataclass(slots=True)

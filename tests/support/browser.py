@@ -26,10 +26,8 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from devstack import binaries
+from devstack.browser import launch_options
 
-FLAGS = ("--disable-gpu", "--disable-quic", "--disable-sync", "--no-first-run", "--disable-background-networking")
-"""Beside Playwright's own, which also bring a fresh profile, no sandbox and no updates."""
 OPTIONS: dict[str, Any] = {
     "locale": "en-US",
     "timezone_id": "UTC",
@@ -204,7 +202,7 @@ def chromium() -> Iterator[Browser]:
     """A browser, there until the block is left. No other may be open in this thread meanwhile."""
     with (
         sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=binaries.chromium(), args=FLAGS) as browser,
+        playwright.chromium.launch(**launch_options()) as browser,
     ):
         yield browser
 
