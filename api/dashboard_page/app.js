@@ -154,12 +154,12 @@ function phaseButton(phase, label, count) {
 
 function list({ found }) {
   if (state.isRefused) {
-    return html`<div class="empty"><h2>You are not let in</h2><p>${state.trouble}</p>
-      <p>Whoever runs this installation can let ${state.session.person} in (<code>TASK_DASHBOARD_ALLOWED_USERS</code>, <code>TASK_DASHBOARD_GOOGLE_DOMAINS</code>), or sign in as somebody else.</p></div>`;
+    return html`<div class="empty"><h2>You are not let in</h2>
+      <p>This account may not use the dashboard. Whoever runs this installation can let ${state.session.person} in (<code>TASK_DASHBOARD_ALLOWED_USERS</code>, <code>TASK_DASHBOARD_GOOGLE_DOMAINS</code>), or sign in as somebody else.</p></div>`;
   }
   const trouble = state.trouble ? html`<p class="bad banner" role="alert">${state.trouble} Trying again by itself.</p>` : nothing;
   if (found.length) return html`${trouble}${table(found)}`;
-  if (!state.isLoaded) return html`${trouble}<div class="empty"><p>Reading executions…</p></div>`;
+  if (!state.isLoaded) return html`${trouble}<div class="empty"><p>${state.line.why ? "Executions are read as soon as the server answers; it is asked again by itself." : "Reading executions…"}</p></div>`;
   if (state.rows.order.length) {
     return html`${trouble}<div class="empty"><h2>Nothing matches</h2>
       <p>${many(state.rows.order.length, "execution")} are there, and none is what the filters ask for.</p>

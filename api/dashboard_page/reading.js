@@ -14,6 +14,7 @@ export function startReading() {
   const open = (headers, signal) => state.session.send("/dashboard/stream", { headers, signal });
   const onState = (line) => {
     state.line = line;
+    state.isRefused = line.status === 403;
     changed();
   };
   follow({ open, onState, onEvent: (kind, data) => (onEvent[kind]?.(data), changed()) }, new AbortController().signal);
@@ -29,7 +30,7 @@ const onEvent = {
     state.rows.began();
     for (const row of tasks) state.rows.put(row, { isNew: state.isLoaded });
     loadRows().catch((error) => {
-      Object.assign(state, { trouble: textOf(error), isRefused: error.status === 403 });
+      state.isRefused = error.status === 403;
       changed();
     });
     load();

@@ -11,14 +11,14 @@ const FIRST_PAUSE_MS = 500, LAST_PAUSE_MS = 15_000;
  * @param {object} told
  * @param {(headers: object, signal: AbortSignal) => Promise<Response>} told.open  resolves with the answer, signed in
  * @param {(kind: string, data: object) => void} told.onEvent  "reset", "task" or "expired"
- * @param {(state: {isLive: boolean, why?: string, retryAt?: number}) => void} told.onState
+ * @param {(state: {isLive: boolean, why?: string, status?: number, retryAt?: number}) => void} told.onState
  */
 export async function follow({ open, onEvent, onState }, signal) {
   let lastEventId = null, failures = 0;
   while (!signal.aborted) {
     const broken = new AbortController();
     const ended = AbortSignal.any([signal, broken.signal]);
-    let why = "the server ended the connection", seconds = 0;
+    let why = "the server ended the connection", seconds = 0, status;
     try {
       const response = await open(lastEventId === null ? {} : { "last-event-id": lastEventId }, ended);
       if (response.ok) {
@@ -29,9 +29,10 @@ export async function follow({ open, onEvent, onState }, signal) {
           if (event.kind) onEvent(event.kind, event.data);
         }
       } else {
-        why = `the server answers ${response.status}`;
+        status = response.status;
+        why = `the server answers ${status}`;
         seconds = Number(response.headers.get("retry-after")) || 0;
-        if (response.status < 500 && response.status !== 429) failures += 5;
+        if (status < 500 && status !== 429) failures += 5; // Asking again soon changes nothing.
       }
     } catch (error) {
       if (signal.aborted) return;
@@ -39,7 +40,7 @@ export async function follow({ open, onEvent, onState }, signal) {
     }
     failures += 1;
     const pause = Math.max(seconds * 1000, Math.min(FIRST_PAUSE_MS * 2 ** (failures - 1), LAST_PAUSE_MS) * (0.75 + Math.random() / 2));
-    onState({ isLive: false, why, retryAt: Date.now() + pause });
+    onState({ isLive: false, why, status, retryAt: Date.now() + pause });
     await waited(pause, signal);
   }
 }

@@ -17,8 +17,13 @@ const MOVES = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -Inf
 
 const viewport = () => document.querySelector(".rows");
 
+let rowHeight = 0;
+
 /** Row height in pixels, which the style sheet says: rows are lower where there is room beside each other. */
-const height = () => parseFloat(getComputedStyle(document.documentElement).getPropertyValue("--row")) || 44;
+function height() {
+  rowHeight ||= parseFloat(getComputedStyle(document.documentElement).getPropertyValue("--row"));
+  return rowHeight;
+}
 
 export function table(rows) {
   const row = height(), element = viewport();
@@ -116,4 +121,7 @@ function goTo(index) {
   requestAnimationFrame(() => document.querySelector(`a[data-index="${index}"]`)?.focus({ preventScroll: true }));
 }
 
-addEventListener("resize", changed);
+addEventListener("resize", () => {
+  rowHeight = 0;
+  changed();
+});
