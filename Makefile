@@ -18,7 +18,7 @@ LOAD_ENV = if [ -f .local/env ]; then own=$$(export -p); set -a; . ./.local/env;
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test test-unit crash-matrix up infra reset down status verify verify-security bench chart chart-test docs dist lock format clean \
+.PHONY: help run demo test test-unit crash-matrix up infra reset down status verify verify-security bench chart chart-test docs screenshots dist lock format clean \
   seed-failed-implementation retry-worker-execution send-sqs
 
 help:  ## list the targets
@@ -96,6 +96,9 @@ format: $(INSTALLED)  ## format and fix what can be fixed
 
 bench: $(INSTALLED)  ## measure; figures, no gates
 	@$(BIN)/python -m bench
+
+screenshots: $(INSTALLED)  ## take the pictures of the dashboard page in docs/images/ anew, in a real Chromium
+	@$(BIN)/python -m devstack.screenshots
 
 docs: $(INSTALLED)  ## make the reference pages anew, build the site of docs/ into site/; a broken link fails
 	@$(BIN)/python -m devstack.reference

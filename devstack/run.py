@@ -80,8 +80,12 @@ def main() -> int:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with ExitStack() as cleanup:
-            return _run(cleanup, serve=not options.exit)
+        with demo() as shown:
+            say("\nEvery task is where it should be." if shown.is_there else _what_is_wrong(shown.tasks))
+            if not options.exit:
+                print(_next_commands(shown.tasks, shown.values), flush=True)
+                signal.pause()
+            return 0 if shown.is_there else 1
     except DevstackError as error:
         say(f"error: {error}")
     except KeyboardInterrupt:
@@ -90,7 +94,27 @@ def main() -> int:
     return 1
 
 
-def _run(cleanup: ExitStack, *, serve: bool) -> int:
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """What runs, by which settings, and whether its tasks got where they should."""
+
+    tasks: list[DemoTask]
+    values: Mapping[str, str]
+    is_there: bool
+
+
+@contextmanager
+def demo() -> Iterator[Demo]:
+    """The stack and both processes, with the demo's tasks sent and followed to their end. Raises DevstackError."""
+    with ExitStack() as cleanup:
+        values = _started(cleanup)
+        tasks = demo_tasks(secrets.token_hex(2))
+        send(values, *(message(task.task_id, task.scenario, task.about) for task in tasks))
+        yield Demo(tasks, values, _follow(tasks, values))
+
+
+def _started(cleanup: ExitStack) -> dict[str, str]:
+    """The settings of what runs now, until `cleanup`."""
     for variable, default in (("PORT", "3000"), ("CONTROLLER_PORT", "8080")):
         _require_port(variable, int(os.environ.get(variable) or default))
     # What was started is stopped even when a later step fails; what ran before is left as it was.
@@ -106,16 +130,7 @@ def _run(cleanup: ExitStack, *, serve: bool) -> int:
     cleanup.enter_context(_process("controller", values))
     cleanup.enter_context(_process("api", values))
     _wait_until_ready(values)
-    tasks = demo_tasks(secrets.token_hex(2))
-    sqs = infra.sqs_client(values)
-    for task in tasks:
-        sqs.send_message(QueueUrl=values["SQS_QUEUE_URL"], MessageBody=json.dumps(_message(task)))
-    done = _follow(tasks, values)
-    say("\nEvery task is where it should be." if done else _what_is_wrong(tasks))
-    if serve:
-        print(_next_commands(tasks, values), flush=True)
-        signal.pause()
-    return 0 if done else 1
+    return values
 
 
 def _stop_stack(before: set[str]) -> None:
@@ -172,17 +187,26 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _message(task: DemoTask) -> dict[str, Any]:
+def send(values: Mapping[str, str], *messages: Mapping[str, Any]) -> None:
+    """Put messages on the task queue."""
+    sqs = infra.sqs_client(values)
+    for item in messages:
+        sqs.send_message(QueueUrl=values["SQS_QUEUE_URL"], MessageBody=json.dumps(item))
+
+
+def message(task_id: str, scenario: str, about: str, **payload: Any) -> dict[str, Any]:
+    """A task whose worker does what the scenario says."""
     return {
-        "taskId": task.task_id,
+        "taskId": task_id,
         "taskType": "implementation",
         "payload": {
             "repo": "my-org/my-repo",
             "source": "coding.implementation",
-            "prompt": task.about,
-            "scenario": task.scenario,
+            "prompt": about,
+            "scenario": scenario,
+            **payload,
         },
-        "metadata": {"createdAt": round(time.time() * 1000), "trace_id": f"trace-{task.task_id}"},
+        "metadata": {"createdAt": round(time.time() * 1000), "trace_id": f"trace-{task_id}"},
         "callbacks": {},
     }
 
@@ -259,7 +283,11 @@ def _what_is_wrong(tasks: list[DemoTask]) -> str:
 def _next_commands(tasks: list[DemoTask], values: Mapping[str, str]) -> str:
     lost = tasks[-1].task_id
     return f"""
-Everything runs until Ctrl-C. In another terminal, in this folder:
+Everything runs until Ctrl-C. Look at it in a browser, signed in as anybody, for instance {DEV_USER}:
+
+  http://localhost:{values["PORT"]}/dashboard
+
+In another terminal, in this folder:
 
   set -a; . .local/env; set +a
   kubectl get executions -o wide

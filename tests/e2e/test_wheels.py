@@ -45,6 +45,8 @@ def test_the_wheels_run_a_task(python: Path, place: Path, installation: Installa
             assert not ended, logs(place)
             assert time.monotonic() < deadline, logs(place)
             time.sleep(0.05)
+        page = installation.http.get(f"http://localhost:{installation.port}/dashboard/assets/app.js")
+        assert page.status_code == 200
         assert {psutil.Process(process.pid).uids().real for process in processes} == {user() or os.geteuid()}
         installation.kubectl("wait", "--for=condition=Succeeded", "execution/from-wheels", "--timeout=30s")
         for process in processes:
