@@ -6,7 +6,7 @@ import { badge } from "./badge.js";
 import { controls } from "./controls.js";
 import { execution } from "./execution.js";
 import { many } from "./format.js";
-import { filter, open } from "./navigation.js";
+import { close, filter } from "./navigation.js";
 import { overview } from "./overview.js";
 import { startReading } from "./reading.js";
 import { KEPT, PHASES } from "./rows.js";
@@ -177,9 +177,7 @@ addEventListener("keydown", (event) => {
     event.preventDefault();
     document.querySelector("input[type=search]")?.focus();
   } else if (event.key === "Escape" && state.taskId && !state.dialog && !isTyping) {
-    const taskId = state.taskId;
-    open(null);
-    requestAnimationFrame(() => document.querySelector(`a[data-task="${CSS.escape(taskId)}"]`)?.focus());
+    close();
   }
 });
 

@@ -4,16 +4,14 @@ import { html, nothing } from "./vendor/lit-html/lit-html.js";
 import { badge } from "./badge.js";
 import { ask } from "./controls.js";
 import { duration, moment } from "./format.js";
-import { open } from "./navigation.js";
+import { close } from "./navigation.js";
 import { config, now, state, tell } from "./state.js";
-
-let focused = null;
 
 export function execution() {
   const { execution: found, executionTrouble: trouble, taskId } = state;
   // A panel that opens takes the keyboard along; one that only changes leaves it where it is.
-  if (focused !== taskId) {
-    focused = taskId;
+  if (state.isOpening) {
+    state.isOpening = false;
     requestAnimationFrame(() => document.querySelector(".panel h2")?.focus());
   }
   return html`<section class="panel" aria-labelledby="panel-title">
@@ -24,11 +22,6 @@ export function execution() {
     ${trouble ? html`<p class="bad banner" role="alert">${trouble}</p>` : nothing}
     ${found ? inFull(found) : trouble ? nothing : html`<p>Reading…</p>`}
   </section>`;
-}
-
-function close() {
-  focused = null;
-  open(null);
 }
 
 function inFull(found) {

@@ -19,10 +19,17 @@ export function filter(wanted) {
 /** Open the panel of a task; null closes it. */
 export function open(taskId) {
   if (taskId === state.taskId) return;
-  Object.assign(state, { taskId, execution: null, executionTrouble: null });
+  Object.assign(state, { taskId, execution: null, executionTrouble: null, isOpening: taskId !== null });
   history.pushState(null, "", address());
   load();
   changed();
+}
+
+/** Close the panel; the keyboard goes back to its row. */
+export function close() {
+  const link = `a[data-task="${CSS.escape(state.taskId)}"]`;
+  open(null);
+  requestAnimationFrame(() => document.querySelector(link)?.focus());
 }
 
 addEventListener("popstate", () => {

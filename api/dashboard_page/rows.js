@@ -39,12 +39,12 @@ export class Rows {
 
   /** Take a row or an event. `isNew`: it just happened, so an unknown one goes on top; else it is older than the rest. */
   put(document, { isNew }) {
-    const id = document.executionId, before = this.known.get(id);
-    if (before && !isAfter(document, before)) {
+    const id = document.executionId, before = this.known.get(id), row = shown(document, this.generation);
+    if (before && !isAfter(row, before)) {
       before.generation = this.generation;
       return;
     }
-    this.known.set(id, shown(document, this.generation));
+    this.known.set(id, row);
     this.version += 1;
     if (before) {
       this.isSorted &&= this.order[0] === id;
@@ -53,7 +53,8 @@ export class Rows {
     } else {
       this.order.push(id);
     }
-    while (this.order.length > KEPT) this.known.delete(this.order.pop());
+    // Those that somebody asked the server for stay until others come.
+    if (isNew && this.order.length > KEPT) this.known.delete(this.order.pop());
   }
 
   sort() {
@@ -88,16 +89,15 @@ function shown(document, generation) {
     executionId, taskId: taskId ?? null, taskName: taskName ?? null, project: project ?? null, status, attempt, errorCode,
     occurredAt, eventId, traceId, person, generation,
     changed: Date.parse(occurredAt),
+    // Of two changes within a millisecond the id's last number tells which came later.
+    number: Number(/\.(\d+)$/.exec(eventId ?? "")?.[1] ?? 0),
     phase: document.phase ?? PHASE_OF[status] ?? status,
     prLinks: document.prLinks ?? [],
     said: [executionId, taskId, taskName, project, errorCode, traceId, person].filter(Boolean).join("\n").toLowerCase(),
   };
 }
 
-/** Whether an event is later than another one of its execution: by time, then by the number that its id ends with. */
+/** Whether a row tells of something later than another one. */
 function isAfter(one, other) {
-  const apart = Date.parse(one.occurredAt) - Date.parse(other.occurredAt);
-  return apart !== 0 ? apart > 0 : numberOf(one.eventId) > numberOf(other.eventId);
+  return one.changed !== other.changed ? one.changed > other.changed : one.number > other.number;
 }
-
-const numberOf = (eventId) => Number(/\.(\d+)$/.exec(eventId ?? "")?.[1] ?? 0);

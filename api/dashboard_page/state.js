@@ -29,6 +29,8 @@ export const state = {
   taskId: parameter("task"),
   execution: null,
   executionTrouble: null,
+  /** Whether the keyboard is to go to the panel. */
+  isOpening: false,
   overview: null,
   /** Server's clock less ours, in milliseconds. */
   skew: 0,
