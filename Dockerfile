@@ -34,7 +34,7 @@ EXPOSE 8080 9090
 CMD ["python", "-m", "controller"]
 
 FROM runtime AS api
-EXPOSE 3000 9091
+EXPOSE 3000 8081 9091
 CMD ["python", "-m", "api"]
 
 # A base for workers of yours: put your work on top, and `CMD ["your", "command"]`.

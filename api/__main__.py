@@ -20,10 +20,11 @@ from api.dependencies import Context
 from api.event_stream import ABORT
 from api.live import Live
 from api.main import create_app
-from api.probes import Health
+from executions.adapters.health import Health
 from executions.adapters.logging import also_trace, configure_logging
 from executions.adapters.metrics import serve_metrics, tell_build
 from executions.adapters.otel import open_tracing
+from executions.adapters.probes import serve_probes
 from executions.adapters.settings import Settings, settings_from_environment
 from executions.errors import InvalidSettings
 
@@ -70,29 +71,32 @@ def main() -> int:
         context = open_context(settings)
         listener = _listener(settings)
         tell_build("api")
-        metrics = serve_metrics(settings.metrics_port, default_port=9091, host=settings.metrics_host)
+        metrics = serve_metrics(settings.metrics_port, default_port=9091, host=settings.host)
+        # Before the loop begins and until it has ended: whoever asks is answered.
+        probes = serve_probes(
+            context.health, settings.api_probe_port, variable="API_PROBE_PORT", host=settings.host, default_port=8081
+        )
     except InvalidSettings as error:
         sys.stderr.write(f"api: {error}\n")
         return 2
     try:
-        _serve(context, listener, metrics.port)
+        _serve(context, listener, probes_port=probes.port, metrics_port=metrics.port)
     finally:
+        probes.stop()
         metrics.stop()
     return 0
 
 
 def _listener(settings: Settings) -> socket.socket:
-    # The bypass of ENV=local takes anybody's word for who they are: it is for this machine only.
-    host = "127.0.0.1" if settings.is_local else "0.0.0.0"  # noqa: S104 - in a container, its address is not known
     try:
-        return socket.create_server((host, settings.port), backlog=1024)
+        return socket.create_server((settings.host, settings.port), backlog=1024)
     except OSError as error:
         raise InvalidSettings(
             f"PORT {settings.port} cannot be listened on ({os.strerror(error.errno or 0)}); set PORT to a free port"
         ) from error
 
 
-def _serve(context: Context, listener: socket.socket, metrics_port: int) -> None:
+def _serve(context: Context, listener: socket.socket, **ports: int) -> None:
     config = uvicorn.Config(
         create_app(context),
         loop="uvloop",
@@ -107,7 +111,7 @@ def _serve(context: Context, listener: socket.socket, metrics_port: int) -> None
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
     host, port = listener.getsockname()[:2]
-    _log.info("API listening", host=host, port=port, metrics_port=metrics_port)
+    _log.info("API listening", host=host, port=port, **ports)
     _Server(config, context.health, context.live).run(sockets=[listener])
     _log.info("API stopped")
 

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from api.dependencies import Context
 from api.limits import RateLimit
 from api.live import Limits, Live
-from api.probes import Health
 from api.task_list import VisibleTasks
 from executions.adapters.callback_keys import open_callback_keys
 from executions.adapters.google_identity import GoogleIdentity
+from executions.adapters.health import Health
 from executions.adapters.redis_epoch import create_epoch_if_untouched
 from executions.adapters.redis_store import RedisStore, open_store
 from executions.adapters.settings import Settings
@@ -35,7 +35,7 @@ def open_context(settings: Settings) -> Context:
     retries = open_queue(settings.implementation_sqs_queue_url, settings)
     outcomes = open_queue(settings.outcomes_queue_url, settings)
     probe = open_store_probe(settings)
-    health = Health(probe)
+    health = Health(probe.answers, is_trusted=probe.is_trusted)
     log, projection = open_tracking_log(settings)
     audiences = settings.google_client_ids
 

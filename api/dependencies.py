@@ -13,9 +13,9 @@ from fastapi import Depends, Request
 from api.errors import Refused
 from api.limits import RateLimit
 from api.live import Live
-from api.probes import Health
 from api.task_list import VisibleTasks
 from executions.adapters.callback_keys import CallbackKeys
+from executions.adapters.health import Health
 from executions.adapters.logging import emit_summary
 from executions.adapters.settings import Settings
 from executions.errors import InvalidTask

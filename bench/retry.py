@@ -71,6 +71,7 @@ def _servers(stage: Stage, prefix: str) -> Iterator[list[tuple[int, Child]]]:
         "PERSON_REQUESTS_PER_SECOND": "0",  # one person clicks for everybody here
         "ENV": "local",
         "PORT": str(api_port),
+        "API_PROBE_PORT": "0",
         "METRICS_PORT": "0",
         "REDIS_URL": stage.redis.url,
         "EXECUTIONS_REDIS_KEY_PREFIX": prefix,

@@ -10,10 +10,11 @@ import signal
 
 import structlog
 
-from controller.probes import Probes, serve_probes
 from controller.supervision import restarted
 from controller.tracking import Tracking
+from executions.adapters.health import Health
 from executions.adapters.metrics import serve_metrics, tell_build
+from executions.adapters.probes import serve_probes
 from executions.adapters.settings import Settings
 from executions.errors import InvalidSettings
 
@@ -31,18 +32,20 @@ async def run_alone(settings: Settings, part: str) -> None:
     if work is None:
         raise InvalidSettings(f"the {part} is switched off; set TASK_TRACKING_S3_ARCHIVE_ENABLED=true")
     await tracking.check()
-    probes = Probes(tracking.opened.stream.ping)
-    probes.trust(True)
-    port = serve_probes(probes, settings.controller_port)
+    health = Health(tracking.opened.stream.ping)
+    probes = serve_probes(health, settings.controller_port, variable="CONTROLLER_PORT", host=settings.host)
+    heart = asyncio.create_task(health.beat())
     tell_build(part)
-    metrics = serve_metrics(settings.metrics_port, default_port=9090, host=settings.metrics_host)
-    _log.info("Started alone", part=part, probes_port=port, metrics_port=metrics.port)
+    metrics = serve_metrics(settings.metrics_port, default_port=9090, host=settings.host)
+    _log.info("Started alone", part=part, probes_port=probes.port, metrics_port=metrics.port)
     running = asyncio.create_task(restarted(part, work))
     await stop.wait()
     _log.info("Stopping")
-    probes.is_draining = True
+    health.is_draining = True
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-    probes.stop()
-    metrics.stop()
+    health.is_closed = True
     await tracking.close()
+    heart.cancel()
+    for server in (probes, metrics):
+        await asyncio.to_thread(server.stop)

@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 
@@ -34,7 +35,6 @@ from controller.notifications import Notifications
 from controller.notifier import Notifier
 from controller.observed import ObservedResources
 from controller.ownership import Owned, Ownership
-from controller.probes import Probes, serve_probes
 from controller.rebuild import Rebuild
 from controller.reconciler import Reconciler
 from controller.resource_events import WorkerExecutionEvents
@@ -44,10 +44,12 @@ from controller.tracking import Tracking
 from controller.work_queue import WorkQueue
 from executions.adapters.callback_keys import CallbackKeys, open_callback_keys
 from executions.adapters.epoch_config_map import EpochConfigMap
+from executions.adapters.health import Health
 from executions.adapters.kube_client import KubeClient
 from executions.adapters.kube_connection import KubeConnection, open_connection
 from executions.adapters.launchers import LauncherContext, open_launcher
 from executions.adapters.metrics import REDIS_SERVED, serve_metrics, tell_build
+from executions.adapters.probes import serve_probes
 from executions.adapters.redis_feed import RedisFeed
 from executions.adapters.redis_lease import RedisLease
 from executions.adapters.redis_owner import PrefixOwner
@@ -122,18 +124,20 @@ class App:
         cluster = KubeClient(self.connection, settings.executions_namespace or self.connection.namespace)
         commands = Commands(self.store, self.retries, settings.policy, self.launcher.name)
         probe = open_store_probe(settings)
-        probes = Probes(probe.answers)
+        health = Health(probe.answers)
 
         def trust(is_served: bool) -> None:
-            probes.trust(is_served)
+            health.tell("trust", None if is_served else "the store is not known to be ours yet")
             REDIS_SERVED.set(is_served)
 
+        trust(False)
         guard = EpochGuard(self.store, EpochConfigMap(cluster), on_answer=trust)
-        port = serve_probes(probes, settings.controller_port)
+        probes = serve_probes(health, settings.controller_port, variable="CONTROLLER_PORT", host=settings.host)
+        heart = asyncio.create_task(health.beat())
         tell_build("controller")
-        metrics = serve_metrics(settings.metrics_port, default_port=9090, host=settings.metrics_host)
+        metrics = serve_metrics(settings.metrics_port, default_port=9090, host=settings.host)
         owned: list[Owned] = [PrefixOwner(self.store.redis, self.store.keys.prefix), self.tasks]
-        ownership = Ownership(settings.installation, owned, on_answer=probes.own)
+        ownership = Ownership(settings.installation, owned, on_answer=partial(health.tell, "installation"))
         consumer = Consumer(self.tasks, self.store, commands, pending_max=settings.pending_max)
         outcomes = Outcomes(self.kept_outcomes, self.store, commands)
         leader = Leader(
@@ -185,7 +189,7 @@ class App:
             "Controller started",
             launcher=self.launcher.name,
             namespace=cluster.namespace,
-            probes_port=port,
+            probes_port=probes.port,
             metrics_port=metrics.port,
         )
         running = [asyncio.create_task(ownership.run())]
@@ -201,18 +205,20 @@ class App:
         ]
         await stop.wait()
         _log.info("Stopping")
-        probes.is_draining = True
+        health.is_draining = True
         consumer.stop()
         outcomes.stop()
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        probes.stop()
-        metrics.stop()
+        health.is_closed = True
         queues = (self.tasks, self.retries, self.kept_outcomes, self.events)
         for opened in (*queues, cluster, self.launcher, probe, self.tracking, self.notifications, self.store):
             if opened is not None:
                 await opened.close()
+        heart.cancel()
+        for server in (probes, metrics):
+            await asyncio.to_thread(server.stop)
 
 
 @dataclass(slots=True)

@@ -25,6 +25,7 @@ CHART = ROOT / "deploy" / "helm"
 DEFINITION = ROOT / "crds" / "workerexecutions.alakai.dev.yaml"
 SET_ELSEWHERE = frozenset(
     {
+        "api_probe_port",
         "callback_token_keys_file",
         "callback_token_required",
         "controller_port",

@@ -62,7 +62,9 @@ def build_environment(
         "IMPLEMENTATION_SQS_QUEUE_URL": kept("IMPLEMENTATION_SQS_QUEUE_URL", queue_url, unless=aws_is_ours),
         "PORT": port,
         "CONTROLLER_PORT": kept("CONTROLLER_PORT", "8080"),
-        "METRICS_PORT": kept("METRICS_PORT", "0"),  # a free one: both processes read this file, and there may be clones
+        # Free ones: nobody has to know them, both processes read this file, and there may be clones.
+        "API_PROBE_PORT": kept("API_PROBE_PORT", "0"),
+        "METRICS_PORT": kept("METRICS_PORT", "0"),
         "CALLBACK_URL": f"http://localhost:{port}/task-complete",
     }
     has_keys = bool(environ.get("AWS_PROFILE") or environ.get("AWS_ACCESS_KEY_ID"))

@@ -222,8 +222,8 @@ def http_page() -> str:
         "# HTTP",
         MADE,
         "Every route of the API; `GET /openapi.json` of a running one is the same for machines. The dashboard's routes "
-        "are there where sign-in is configured. The controller serves its probes and metrics only "
-        "([operations](../operations.md#probes)).",
+        "are there where sign-in is configured. The probes are answered on `API_PROBE_PORT` too; the controller serves "
+        "its probes and metrics only ([operations](../operations.md#probes)).",
         "## Answers of every route",
         _answers(shared),
         *(block for tag, blocks in sections.items() for block in (f"## {tag.capitalize()}", *blocks)),

@@ -92,6 +92,7 @@ def _api(folder: Path) -> Iterator[str]:
         "AWS_SECRET_ACCESS_KEY": "test",
         "SQS_QUEUE_URL": f"{aws.url}/{ACCOUNT_ID}/fuzz",
         "PORT": str(port),
+        "API_PROBE_PORT": "0",
         "METRICS_PORT": "0",
         "PERSON_REQUESTS_PER_SECOND": "0",
         "TASK_REQUESTS_PER_SECOND": "0",

@@ -8,15 +8,14 @@ process; a commit whose answer was lost is not counted.
 from __future__ import annotations
 
 from collections import Counter as Counts
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from functools import partial
 from importlib.metadata import entry_points, version
 
-import structlog
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
+from executions.adapters.thread_server import ThreadServer, serve_on_thread
 from executions.admission import Breaker, Slots, Standing
-from executions.errors import InvalidSettings
 from executions.names import OUR_ERROR_CODES
 from executions.record import Attempt, Execution, Grade, Judgement, ScheduleOutcome
 
@@ -118,7 +117,6 @@ _KNOWN_LAUNCHERS = frozenset(point.name for point in entry_points(group="alakai.
 _KNOWN_TYPES = ("implementation", "digest", "bug-hunter")
 _SCHEDULE_OUTCOMES = frozenset({"scheduled", *ScheduleOutcome})
 _KINDS = ("never_started", "preempted")
-_log = structlog.get_logger(__name__)
 
 
 def count_commit(before: Execution | None, after: Execution) -> None:
@@ -214,33 +212,8 @@ def tell_admission(standing: Standing, slots: Slots, *, is_held: bool, breakers:
         SLOTS_LIMIT.labels("all").set(slots.total)
 
 
-@dataclass(frozen=True, slots=True)
-class MetricsServer:
-    """``GET /metrics`` on a thread of its own."""
-
-    port: int
-    stop: Callable[[], None]
-
-
-def serve_metrics(port: int | None, *, default_port: int, host: str) -> MetricsServer:
-    """Serve until ``stop``; port 0 is one that the system chooses. Raises InvalidSettings when the port is taken.
-
-    Where nobody chose a port and the default one is taken, any other will do: metrics are no reason not to start.
-    """
-    try:
-        server, thread = start_http_server(default_port if port is None else port, addr=host)
-    except OSError as error:
-        if port is not None:
-            raise InvalidSettings(
-                f"METRICS_PORT is {port}, where nothing can listen ({error.strerror}); set it to a free port, or to 0 "
-                "for one that the system chooses"
-            ) from error
-        _log.warning("The default port for metrics is taken; set METRICS_PORT", port=default_port)
-        server, thread = start_http_server(0, addr=host)
-
-    def stop() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-    return MetricsServer(int(server.server_port), stop)
+def serve_metrics(port: int | None, *, default_port: int, host: str) -> ThreadServer:
+    """Serve ``/metrics`` until stopped. Raises InvalidSettings when the port is taken."""
+    return serve_on_thread(
+        partial(start_http_server, addr=host), port, variable="METRICS_PORT", default_port=default_port
+    )

@@ -34,6 +34,8 @@ class Settings(BaseSettings):
     """Where the API listens."""
     controller_port: Port = 8080
     """Where the controller's probes are."""
+    api_probe_port: Port | None = None
+    """Where the API's probes are answered by a thread of their own; unset: 8081, or any when it is taken."""
     metrics_port: Port | None = None
     """Prometheus metrics at ``/metrics``; unset: 9090 for the controller, 9091 for the API, or any when it is taken."""
     log_format: Literal["json", "console"] = "json"
@@ -215,8 +217,8 @@ class Settings(BaseSettings):
         return self.env == "local"
 
     @property
-    def metrics_host(self) -> str:
-        """Metrics are asked for from outside, except on a developer's machine."""
+    def host(self) -> str:
+        """Where all servers listen. The sign-in of ENV=local takes anybody's word: it is for this machine only."""
         return "127.0.0.1" if self.is_local else "0.0.0.0"  # noqa: S104 - in a container, its address is not known
 
     @property

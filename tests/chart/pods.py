@@ -66,7 +66,7 @@ class PodOf(AbstractContextManager["PodOf"]):
         self._python, self._environ = python, dict(environ)
         self.folder = place / f"pod-{free_port()}"
         self.folder.mkdir()
-        self.ports = {name: free_port() for name in ("PORT", "CONTROLLER_PORT")}
+        self.ports = {name: free_port() for name in ("PORT", "CONTROLLER_PORT", "API_PROBE_PORT")}
         self.volumes = {item["name"]: self._materialised(item) for item in self.spec["volumes"]}
         self.processes = {item["name"]: self._start(item) for item in self.spec["containers"]}
 

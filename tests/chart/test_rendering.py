@@ -300,6 +300,22 @@ def test_probes_are_patient_in_the_order_of_what_they_do() -> None:
     assert seconds("api", "liveness") > seconds("controller", "liveness")
 
 
+def test_probes_go_to_the_ports_that_answer_them_whatever_the_loop_does(everything: list[Body]) -> None:
+    environment = the(everything, "ConfigMap")["data"]
+    names: list[str] = []
+    asked: list[str] = []
+    for name, variable in (("controller", "CONTROLLER_PORT"), ("api", "API_PROBE_PORT")):
+        item = container(everything, name)
+        ports = {port["name"]: str(port["containerPort"]) for port in item["ports"]}
+        names += ports
+        (port,) = {item[f"{probe}Probe"]["httpGet"]["port"] for probe in ("startup", "liveness", "readiness")}
+        assert ports[port] == environment[variable]
+        asked.append(port)
+    assert len(set(names)) == len(names), "a name is one port of the pod"
+    (rule,) = (item for item in the(everything, "NetworkPolicy")["spec"]["ingress"] if "ipBlock" in item["from"][0])
+    assert rule["ports"] == [{"port": port, "protocol": "TCP"} for port in asked]
+
+
 def test_each_alert_has_a_runbook_and_a_link_to_it(everything: list[Body]) -> None:
     rules = [rule for group in the(everything, "PrometheusRule")["spec"]["groups"] for rule in group["rules"]]
     assert rules

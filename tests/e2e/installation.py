@@ -105,6 +105,7 @@ class Installation(AbstractContextManager["Installation"]):
             "AWS_SECRET_ACCESS_KEY": "test",
             "SQS_QUEUE_URL": f"{aws.url}/{ACCOUNT_ID}/{name}",
             "PORT": str(self.port),
+            "API_PROBE_PORT": "0",
             "METRICS_PORT": "0",
             "CALLBACK_URL": f"http://localhost:{self.port}/task-complete",
             "ALAKAI_LOCAL_WORKER_LOGS": str(self.worker_logs),

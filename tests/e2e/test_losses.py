@@ -14,8 +14,14 @@ def log_lines(running: Running) -> Iterator[dict[str, object]]:
             yield json.loads(line)
 
 
+def told_port(running: Running, name: str) -> int:
+    """A port that a process chose and tells in its log."""
+    (port,) = {line[name] for line in log_lines(running) if name in line}
+    return int(str(port))
+
+
 def metrics_of(installation: Installation, running: Running) -> str:
-    (port,) = {line["metrics_port"] for line in log_lines(running) if "metrics_port" in line}
+    port = told_port(running, "metrics_port")
     return installation.http.get(f"http://127.0.0.1:{port}/metrics").text
 
 

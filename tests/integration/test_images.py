@@ -46,7 +46,7 @@ def test_ports_are_the_defaults() -> None:
 
     settings = Settings()
     assert f"EXPOSE {settings.controller_port} 9090" in stages()["controller"]
-    assert f"EXPOSE {settings.port} 9091" in stages()["api"]
+    assert f"EXPOSE {settings.port} 8081 9091" in stages()["api"]
 
 
 def test_all_that_is_installed_is_checked_against_a_sum() -> None:

@@ -29,6 +29,7 @@ class ApiProcess(AbstractContextManager["ApiProcess"]):
             **{name: text for name, text in os.environ.items() if name in ("PATH", "HOME", "LANG")},
             "ENV": "local",
             "PORT": str(self.port),
+            "API_PROBE_PORT": "0",
             "METRICS_PORT": str(self.metrics_port),
             "REDIS_URL": redis_url,
             "EXECUTIONS_REDIS_KEY_PREFIX": prefix,

@@ -1,6 +1,6 @@
 """Status-aware submit: the behaviour that users of the earlier engine have tests for, by name.
 
-Their tests of the liveness probe are in ``api/test_probes.py`` and ``controller/test_probes.py``.
+Their tests of the liveness probe are in ``test_probes.py``, ``test_health.py`` and ``api/test_probes.py``.
 """
 
 from __future__ import annotations

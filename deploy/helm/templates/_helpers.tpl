@@ -108,6 +108,7 @@ annotations:
 {{- $_ := set $environment "INSTALLATION" (printf "%s/%s" .Release.Namespace .Release.Name) -}}
 {{- $_ := set $environment "PORT" (toString .Values.api.port) -}}
 {{- $_ := set $environment "CONTROLLER_PORT" (toString .Values.controller.port) -}}
+{{- $_ := set $environment "API_PROBE_PORT" (toString .Values.api.probePort) -}}
 {{- $_ := set $environment "REDIS_URL_FILE" "/etc/alakai/secrets/redis/url" -}}
 {{- if .Values.redis.tracking.secretName -}}
 {{- $_ := set $environment "TASK_TRACKING_REDIS_URL_FILE" "/etc/alakai/secrets/redis-tracking/url" -}}

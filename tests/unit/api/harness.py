@@ -14,10 +14,10 @@ from starlette.routing import Match
 from api.dependencies import Context
 from api.live import Limits, Live
 from api.main import bind, create_app
-from api.probes import Health
 from api.routes import bulk, callbacks, dashboard, executions, health
 from api.task_list import VisibleTasks
 from executions.adapters.callback_keys import CallbackKeys
+from executions.adapters.health import Health
 from executions.adapters.settings import Settings
 from executions.answer import Answer, Reply
 from executions.operations.commands import Commands
@@ -26,6 +26,7 @@ from executions.record import Execution
 from executions.visibility import Visibility
 from tests.support.builders import POLICY, running
 from tests.support.fake_identity import JANES_TOKEN, FakeIdentity
+from tests.support.fake_probe import FakeProbe
 from tests.support.memory_queue import MemoryQueue
 from tests.support.memory_store import MemoryStore
 from tests.support.memory_tracking import MemoryLog, MemoryTasks
@@ -37,24 +38,6 @@ ROUTES = [
     if isinstance(route, APIRoute)
 ]
 WRITTEN = Answer(Reply.CLAIMED, "", 1, "pending")
-
-
-class FakeProbe:
-    """``probes.StoreProbe``: raises what it is given; counts."""
-
-    def __init__(self) -> None:
-        self.error: Exception | None = None
-        self.trust_error: Exception | None = None
-        self.asked = 0
-
-    async def answers(self) -> None:
-        self.asked += 1
-        if self.error:
-            raise self.error
-
-    async def is_trusted(self) -> None:
-        if self.error or self.trust_error:
-            raise self.error or self.trust_error or AssertionError
 
 
 @dataclass
@@ -142,7 +125,7 @@ def made(
         store=store,
         outcomes=outcomes,
         identity=identity if with_identity else None,
-        health=Health(probe),
+        health=Health(probe.answers, is_trusted=probe.is_trusted),
         tasks=VisibleTasks(tasks, visibility or Visibility()),
         live=Live(log, limits, block_ms=20, pause_seconds=0.01),
         callback_keys=callback_keys,

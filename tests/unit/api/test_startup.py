@@ -13,6 +13,7 @@ from api import __main__ as program
 from api import main
 from api.context import open_context
 from executions.adapters.google_identity import GoogleIdentity
+from executions.adapters.health import Probe
 from executions.adapters.settings import Settings
 from executions.errors import InvalidSettings
 from tests.unit.api.harness import Api
@@ -76,8 +77,8 @@ async def test_a_context_is_wired_from_settings_without_a_connection(monkeypatch
     assert context.commands.launcher == "kubernetes"
     assert isinstance(open_context(settings(task_dashboard_google_client_ids="a, b")).identity, GoogleIdentity)
     async with context.resources():
-        assert await context.health.liveness_problems(exclude=["store"]) == {}
-    assert await context.health.liveness_problems() == {"store": "closed"}
+        assert await context.health.problems(Probe.LIVENESS, exclude=["store"]) == {}
+    assert await context.health.problems(Probe.LIVENESS) == {"store": "closed"}
 
 
 @pytest.mark.parametrize(
@@ -86,6 +87,7 @@ async def test_a_context_is_wired_from_settings_without_a_connection(monkeypatch
         ({"REDIS_URL": ""}, "REDIS_URL"),
         ({"SQS_QUEUE_URL": ""}, "SQS_QUEUE_URL"),
         ({"PORT": "canary"}, "PORT"),
+        ({"API_PROBE_PORT": "canary"}, "API_PROBE_PORT"),
         ({"CALLBACK_TOKEN_REQUIRED": "true"}, "CALLBACK_TOKEN_KEYS_FILE"),
         ({"CALLBACK_TOKEN_KEYS_FILE": "/nowhere/keys.yaml"}, "CALLBACK_TOKEN_KEYS_FILE"),
         ({"SQS_QUEUE_URL": "http://127.0.0.1:1/0/tasks.fifo"}, "FIFO"),

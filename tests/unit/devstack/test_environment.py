@@ -50,6 +50,7 @@ def test_the_guides_values_are_the_defaults() -> None:
         "TASK_TRACKING_REDIS_STREAM_KEY": "task-tracking:events:v1",
         "TASK_TRACKING_REDIS_KEY_PREFIX": "alakai-local:",
         "PORT": "3000",
+        "API_PROBE_PORT": "0",
         "METRICS_PORT": "0",
         "CALLBACK_URL": "http://localhost:3000/task-complete",
         "EXECUTIONS_NAMESPACE": "default",

@@ -30,7 +30,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, variables: Mapping[str, str]) -> S
 def test_the_defaults_are_those_of_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
     found = settings(monkeypatch, ENOUGH)
     assert (found.env, found.is_local, found.launcher_name) == ("production", False, "ecs")
-    assert (found.port, found.controller_port, found.metrics_port) == (3000, 8080, None)
+    assert (found.port, found.controller_port, found.api_probe_port, found.metrics_port) == (3000, 8080, None, None)
     assert found.executions_redis_key_prefix == "alakai-executions"
     assert (found.local_worker, found.pending_max) == ("manual", 10_000)
     assert (found.sweep_interval_seconds, found.resync_interval_seconds) == (15, 60)
