@@ -141,6 +141,7 @@ async def _page(stage: Stage, prefix: str) -> AsyncIterator[Page]:
         "ENV": "local",
         "PORT": str(port),
         "METRICS_PORT": "0",
+        "API_PROBE_PORT": "0",
         "REDIS_URL": stage.redis.url,
         "EXECUTIONS_REDIS_KEY_PREFIX": prefix,
         "TASK_TRACKING_REDIS_STREAM_KEY": f"{prefix}:events",

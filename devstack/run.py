@@ -189,7 +189,7 @@ def _answers(url: str) -> bool:
 
 def send(values: Mapping[str, str], *messages: Mapping[str, Any]) -> None:
     """Put messages on the task queue."""
-    sqs = infra.sqs_client(values)
+    sqs = infra.sqs_client(dict(values))
     for item in messages:
         sqs.send_message(QueueUrl=values["SQS_QUEUE_URL"], MessageBody=json.dumps(item))
 
