@@ -11,6 +11,7 @@ import { overview } from "./overview.js";
 import { startReading } from "./reading.js";
 import { KEPT, PHASES } from "./rows.js";
 import { Session } from "./session.js";
+import { signIn } from "./sign_in.js";
 import { changed, config, drawWith, looked, putAway, state } from "./state.js";
 import { table } from "./table.js";
 
@@ -28,8 +29,7 @@ function start() {
 function draw() {
   render(page(), document.getElementById("app"));
   // Google draws its button itself, into a place that has no parts of ours.
-  const place = document.querySelector(".google:empty");
-  if (place) state.session.drawButton(place);
+  for (const place of document.querySelectorAll(".google:empty")) state.session.drawButton(place);
 }
 
 function page() {
@@ -51,7 +51,7 @@ function page() {
           : nothing}
       </div>
     </header>
-    ${session.person === null || session.isExpired ? signIn() : nothing}
+    ${session.isSignedIn || state.dialog ? nothing : signIn()}
     ${session.person === null ? nothing : main()}
     <div class="notice" role="status" aria-live="polite">
       ${state.notice
@@ -73,30 +73,6 @@ function lineState() {
     kind = "away";
   }
   return html`<span class="line ${kind}" role="status"><i aria-hidden="true"></i>${text}</span>`;
-}
-
-function signIn() {
-  const { session } = state;
-  const title = session.isExpired ? "Your sign-in has ended" : "Sign in";
-  const submit = (event) => {
-    event.preventDefault();
-    session.signInAs(new FormData(event.target).get("email").trim());
-  };
-  return html`<section class="sign-in" aria-labelledby="sign-in-title">
-    <h2 id="sign-in-title">${title}</h2>
-    ${session.isExpired ? html`<p>Sign in again to go on. What you see stays as it was, and nothing is lost.</p>` : nothing}
-    ${config.googleClientId
-      ? html`<div class="google"></div>
-          ${session.trouble ? html`<p class="bad" role="alert">${session.trouble}</p>` : nothing}`
-      : nothing}
-    ${config.isLocal
-      ? html`<form @submit=${submit}>
-          <label>E-mail (this machine only, nothing is checked)
-            <input name="email" type="email" required autocomplete="email" placeholder="you@local"></label>
-          <button>Sign in</button>
-        </form>`
-      : nothing}
-  </section>`;
 }
 
 function main() {

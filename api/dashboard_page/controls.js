@@ -8,6 +8,7 @@ import { html, nothing } from "./vendor/lit-html/lit-html.js";
 import { api, Failed, textOf } from "./api.js";
 import { many, moment } from "./format.js";
 import { load } from "./reading.js";
+import { signIn } from "./sign_in.js";
 import { changed, state, tell } from "./state.js";
 
 const AT_ONCE = 200;
@@ -111,11 +112,17 @@ const possible = ({ results }) => (results ?? []).filter((item) => item.status <
 export function controls() {
   const { dialog } = state;
   if (!dialog) return nothing;
+  return html`<dialog aria-labelledby=${state.session.isSignedIn ? "dialog-title" : "sign-in-title"} @close=${shut}
+    @cancel=${(event) => dialog.isBusy && event.preventDefault()}>
+    ${state.session.isSignedIn ? form(dialog) : signIn()}
+  </dialog>`;
+}
+
+function form(dialog) {
   const kind = KINDS[dialog.what], ready = possible(dialog), isOne = dialog.taskIds.length === 1;
   const subject = isOne ? dialog.taskIds[0] : many(dialog.taskIds.length, "execution");
   const isPossible = ready.length > 0 && !dialog.isBusy && (kind.field !== "reason" || dialog.value.trim());
-  return html`<dialog aria-labelledby="dialog-title" @close=${shut} @cancel=${(event) => dialog.isBusy && event.preventDefault()}>
-    <form @submit=${(event) => confirm(event, dialog)}>
+  return html`<form @submit=${(event) => confirm(event, dialog)}>
       <h2 id="dialog-title">${kind.title} ${subject}</h2>
       ${dialog.results ? html`<div class="preview">${isOne ? previewOfOne(dialog) : previewOfMany(dialog)}</div>` : dialog.trouble ? nothing : html`<p>Asking what would happen…</p>`}
       ${kind.field && ready.length
@@ -127,8 +134,7 @@ export function controls() {
         <button type="button" class="plain" @click=${shut}>${ready.length ? kind.stay ?? "Not now" : "Close"}</button>
         <button class="strong" ?disabled=${!isPossible}>${dialog.isBusy ? "Working…" : isOne ? kind.button : `${kind.title} ${many(ready.length, "execution")}`}</button>
       </div>
-    </form>
-  </dialog>`;
+    </form>`;
 }
 
 function previewOfOne({ what, results: [{ status, body }] }) {

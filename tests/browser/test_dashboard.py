@@ -269,7 +269,7 @@ def test_a_restart_of_the_server_loses_nothing(dashboard: Callable[..., Dashboar
     assert shown.page.evaluate("performance.getEntriesByType('navigation').length") == 1
 
 
-def test_a_refused_identity_asks_anew_and_keeps_the_page(
+def test_a_refused_identity_asks_anew_and_what_was_under_way_goes_on(
     dashboard: Callable[..., Dashboard], site: Installation
 ) -> None:
     failed(site, "kept")
@@ -283,10 +283,16 @@ def test_a_refused_identity_asks_anew_and_keeps_the_page(
 
     shown.page.route(pattern, refuse)
     shown.button("Retry…").click()
-    expect(shown.page.get_by_text("Your sign-in has ended")).to_be_attached()
+    dialog = shown.page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Your sign-in has ended")
     shown.page.unroute(pattern)
     expect(shown.row("kept")).to_be_visible()
-    expect(shown.page.get_by_role("searchbox")).to_have_value("kept")
+    dialog.get_by_label("E-mail").fill(DEV_USER)
+    dialog.get_by_role("button", name="Sign in", exact=True).click()
+    # The question that was refused is asked again, and the dialog is where it was.
+    expect(dialog).to_contain_text("Attempt 2 will be queued")
+    expect(shown.page.get_by_role("searchbox", include_hidden=True)).to_have_value("kept")
+    assert shown.page.evaluate("performance.getEntriesByType('navigation').length") == 1
 
 
 def test_a_hold_and_the_slots_are_seen(dashboard: Callable[..., Dashboard], site: Installation) -> None:
