@@ -6,6 +6,7 @@ state of the page. Needs a Chromium.
 
 from __future__ import annotations
 
+import secrets
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,14 +21,15 @@ from devstack.run import DEV_USER, demo, message, send
 
 FOLDER = ROOT / "docs" / "images"
 DESK, PHONE = {"width": 1280, "height": 760}, {"width": 390, "height": 760}
-WAITING = "port-to-v2"
+SUFFIX = secrets.token_hex(2)
+WAITING = f"port-to-v2-{SUFFIX}"
 BESIDE = [
     # What a day brings: some that are at work, one that waits for its automatic retry.
-    message("bump-libraries", "succeed", "bump the libraries"),
-    message("hunt-the-leak", "fail", "find the leak"),
+    message(f"bump-libraries-{SUFFIX}", "succeed", "bump the libraries"),
+    message(f"hunt-the-leak-{SUFFIX}", "fail", "find the leak"),
     message(WAITING, "transient", "port the client to v2"),
-    message("digest-of-the-week", "slow", "summarise the week", seconds=600),
-    message("fix-flaky-login", "slow", "mend the login test", seconds=600),
+    message(f"digest-of-the-week-{SUFFIX}", "slow", "summarise the week", seconds=600),
+    message(f"fix-flaky-login-{SUFFIX}", "slow", "mend the login test", seconds=600),
 ]
 
 
