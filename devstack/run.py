@@ -130,6 +130,7 @@ def _started(cleanup: ExitStack) -> dict[str, str]:
     cleanup.enter_context(_process("controller", values))
     cleanup.enter_context(_process("api", values))
     _wait_until_ready(values)
+    say(f"dashboard: http://localhost:{values['PORT']}/dashboard (sign in as anybody, for instance {DEV_USER})")
     return values
 
 
