@@ -5,9 +5,9 @@ import { KEPT } from "./rows.js";
 import { changed, state } from "./state.js";
 import { follow } from "./stream.js";
 
-const OVERVIEW_MS = 5_000, AGAIN_MS = 250, PAGE_OF_ROWS = 200;
+const OVERVIEW_MS = 5_000, SOON_MS = 1_000, AGAIN_MS = 250, PAGE_OF_ROWS = 200;
 
-let isLoading = false, isWanted = false, round = 0;
+let isLoading = false, isWanted = false, round = 0, overviewTimer, isSoon = false;
 
 /** Begin, and go on for as long as the page is open. */
 export function startReading() {
@@ -38,6 +38,7 @@ const onEvent = {
   task(event) {
     state.rows.put(event, { isNew: true });
     if (event.taskId && event.taskId === state.taskId) load();
+    loadOverviewIn(SOON_MS);
   },
   expired() {
     state.session.expire();
@@ -81,7 +82,16 @@ export async function askForMore() {
   changed();
 }
 
+/** Sooner than it would be by itself; when that is already so, not sooner still. */
+function loadOverviewIn(ms) {
+  if (isSoon) return;
+  isSoon = ms === SOON_MS;
+  clearTimeout(overviewTimer);
+  overviewTimer = setTimeout(loadOverview, ms);
+}
+
 async function loadOverview() {
+  isSoon = false;
   if (document.visibilityState === "visible" && state.session.isSignedIn) {
     const asked = Date.now();
     try {
@@ -92,7 +102,7 @@ async function loadOverview() {
     }
     changed();
   }
-  setTimeout(loadOverview, OVERVIEW_MS);
+  loadOverviewIn(OVERVIEW_MS);
 }
 
 /** All rows there are, page by page, as many as are kept. Raises when this person may not read them. */
