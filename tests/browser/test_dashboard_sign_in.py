@@ -151,14 +151,14 @@ def test_a_token_that_ends_keeps_the_page_and_a_new_one_goes_on_without_a_gap(
     serve: Callable[..., Site], watched_page: Watch
 ) -> None:
     site = serve()
-    site.tokens = [KEY.token({"exp": int(time.time()) + 3}), KEY.token()]
+    site.tokens = [KEY.token({"exp": int(time.time()) + 8}), KEY.token()]
     page = opened(watched_page, site, "?text=kept")
     continue_with_google(page)
     expect(page.locator(".line")).to_have_text("Live")
     site.happens("kept-1")
     row = page.locator(".window .row")
     expect(row).to_have_count(1)
-    expect(page.get_by_text("Your sign-in has ended")).to_be_visible(timeout=15_000)
+    expect(page.get_by_text("Your sign-in has ended")).to_be_visible(timeout=30_000)
     # What was there is there, with the filters; what happens meanwhile is not known yet.
     expect(row).to_have_count(1)
     expect(page.locator(".line")).to_have_text("Not signed in")
