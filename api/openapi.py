@@ -28,9 +28,26 @@ def error(description: str, **texts: str | dict[str, Any]) -> dict[str, Any]:
 
 def request_body(schema: type[BaseModel] | dict[str, Any], *, required: bool = True, **examples: Any) -> dict[str, Any]:
     """``openapi_extra`` for a body that ``body`` parses instead of the framework."""
-    shown = schema if isinstance(schema, dict) else schema.model_json_schema()
+    shown = schema if isinstance(schema, dict) else _whole(schema.model_json_schema())
     content = {"schema": shown, "examples": {name: {"value": value} for name, value in examples.items()}}
     return {"requestBody": {"required": required, "content": {"application/json": content}}}
+
+
+def _whole(schema: dict[str, Any]) -> dict[str, Any]:
+    """With what it refers to put in its place: ``#/$defs`` would be looked for at the root of the description."""
+    definitions = schema.pop("$defs", {})
+
+    def put(part: Any) -> Any:
+        if isinstance(part, list):
+            return [put(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        if (reference := part.get("$ref")) is not None:
+            return put(definitions[reference.removeprefix("#/$defs/")])
+        return {name: put(item) for name, item in part.items()}
+
+    found: dict[str, Any] = put(schema)
+    return found
 
 
 def on_execution(body: dict[str, Any] | None = None) -> dict[str, Any]:
