@@ -231,6 +231,7 @@ def test_every_label_has_few_values_whatever_is_written_into_records_and_request
             if sample.name.startswith("alakai_"):
                 for label, value in sample.labels.items():
                     values.setdefault(f"{metric.name}.{label}", set()).add(value)
-    crowded = {name: found for name, found in values.items() if len(found) > 20}
+    # Routes are told by their template, of which there are two dozen.
+    crowded = {name: found for name, found in values.items() if len(found) > 30}
     assert crowded == {}
     assert not [name for name, found in values.items() if any("type-" in v or "launcher-" in v for v in found)]
