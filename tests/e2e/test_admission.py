@@ -6,6 +6,7 @@ import re
 import threading
 import time
 
+import psutil
 import pytest
 
 from controller.loops.polling import WAIT_SECONDS
@@ -29,8 +30,18 @@ class Peak:
 
     def _look(self) -> None:
         while not self._done.is_set():
-            self.most = max(self.most, len(self._installation.workers()))
+            found = [self._task_of(worker) for worker in self._installation.workers()]
+            # One that has reported holds no slot any more, and takes a moment to end. Asked after they were listed.
+            live = [(1, "pending"), (1, "running")]
+            at_work = [name for name in found if name and self._installation.status(name) in live]
+            self.most = max(self.most, len(at_work))
             time.sleep(0.05)
+
+    def _task_of(self, worker: psutil.Process) -> str | None:
+        try:
+            return worker.environ().get("ALAKAI_TASK_ID")
+        except psutil.Error:
+            return None
 
 
 @pytest.mark.timeout(180)
@@ -57,7 +68,7 @@ def test_no_more_workers_than_slots_and_everything_starts_in_its_turn(installati
     installation.wait_until(
         lambda: {status for _, status in installation.records().values()} == {"succeeded"}, 120, "all succeed"
     )
-    assert peak.end() <= 3
+    assert 1 <= peak.end() <= 3
     standing = installation.redis.keys(f"{installation.prefix}/slots:*") + installation.redis.keys(
         f"{installation.prefix}/line:*"
     )
