@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import html
-import mimetypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,14 +54,13 @@ def open_page(settings: Settings, *, folder: Path = FOLDER) -> Page:
     index = text.replace(_CONFIG, html.escape(orjson.dumps(config).decode()))
     names = (path for path in folder.rglob("*") if path.suffix in _TYPES)
     return Page(
-        _file(index.encode(), ".html"),
-        {path.relative_to(folder).as_posix(): _file(path.read_bytes(), path.suffix) for path in names},
+        _file(index.encode(), "text/html"),
+        {path.relative_to(folder).as_posix(): _file(path.read_bytes(), _TYPES[path.suffix]) for path in names},
         _headers(uses_google=bool(client_ids)),
     )
 
 
-def _file(content: bytes, suffix: str) -> File:
-    media_type = _TYPES.get(suffix) or mimetypes.types_map[suffix]
+def _file(content: bytes, media_type: str) -> File:
     return File(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
 
 
@@ -73,7 +71,7 @@ def _headers(*, uses_google: bool) -> dict[str, str]:
     def sources(*paths: str) -> str:
         return " ".join(["'self'", *(GOOGLE + path for path in paths if uses_google)])
 
-    policy: Mapping[str, Sequence[str] | str] = {
+    policy = {
         "default-src": "'none'",
         "script-src": sources("client"),
         "style-src": sources("style"),
