@@ -264,6 +264,7 @@ async def controller_side(settings: Settings) -> AsyncIterator[Health]:
     probe = open_store_probe(settings)
     health = Health(probe.answers)
     heart = asyncio.create_task(health.beat())
+    await asyncio.sleep(0)  # Before its first beat nobody can be asked on this loop.
     try:
         yield health
     finally:

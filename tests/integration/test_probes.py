@@ -139,6 +139,7 @@ def test_before_a_loop_runs_while_it_is_stuck_and_after_it_has_ended(
 
     async def main() -> None:
         heart = asyncio.create_task(at_rest.health.beat())
+        await asyncio.sleep(0)
         await asyncio.to_thread(ask, "turning")
         asking = threading.Thread(target=ask, args=("stuck",))
         asking.start()
