@@ -24,6 +24,8 @@ def test_retries_come_in_their_time_although_controllers_are_killed(installation
     shown = installation.resource(recovers[0])
     assert shown is not None
     assert shown["status"]["nextRetryTime"] == shown["status"]["schedule"]["dueAt"]
+    # What a controller was about to tell when it was killed may be told by nobody: Events are not promised.
+    installation.wait_until(lambda: "RetryScheduled" in events_of(installation, never[0]), 30, "an Event tells it")
     first.kill()
     installation.start_controller(**SETTINGS)
     for task_id in recovers:
@@ -45,7 +47,7 @@ def test_retries_come_in_their_time_although_controllers_are_killed(installation
     exhausted = installation.resource(never[0])
     assert exhausted is not None
     assert (exhausted["status"]["phase"], exhausted["status"]["schedule"]["outcome"]) == ("Failed", "exhausted")
-    told = installation.kubectl("get", "events", "--field-selector", f"involvedObject.name={never[0]}")
+    told = events_of(installation, never[0])
     assert "Bounded retry exhausted" in told
     assert told.count("RetryScheduled") == 2
     for task_id in recovers:
@@ -77,6 +79,10 @@ def test_a_scheduled_retry_is_dropped_by_kubectl_and_handed_on_at_once(installat
         for task_id in ("reassigned", "by-hand")
     }
     assert outcomes == {"reassigned": "dropped", "by-hand": "superseded"}
+
+
+def events_of(installation: Installation, name: str) -> str:
+    return installation.kubectl("get", "events", "--field-selector", f"involvedObject.name={name}")
 
 
 def shows(installation: Installation, task_id: str, phase: str) -> bool:

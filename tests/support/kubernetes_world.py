@@ -64,7 +64,12 @@ class KubernetesWorld:
         """Jobs that may still run something, and pods of Jobs that are gone."""
         selector = f"alakai.dev/launch={token[:20]}"
         jobs, pods = await self.jobs(selector), await self.pods(selector)
-        over = {job["metadata"]["name"] for job in jobs if job["status"].get("conditions")}
+        # FailureTarget and SuccessCriteriaMet come before, while the Job controller still counts.
+        over = {
+            job["metadata"]["name"]
+            for job in jobs
+            if any(item["type"] in ("Complete", "Failed") for item in job["status"].get("conditions", ()))
+        }
         alive = [pod for pod in pods if pod["status"]["phase"] not in ENDED]
         return max(len([job for job in jobs if job["metadata"]["name"] not in over]), len(alive))
 
